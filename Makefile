@@ -1,0 +1,82 @@
+# Everything a contributor or CI does, by name. `make` lists it.
+
+PYTHON ?= python3
+PORT ?= 8000
+DATA ?= var
+T ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --no-input --quiet
+RUNTIME := .venv/runtime.stamp
+DEVELOPMENT := .venv/development.stamp
+
+# Expanded when the virtual environment is about to be made, so that a machine without Python gets this one line.
+REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),,\
+	$(error Souk needs Python 3.11 or newer as "$(PYTHON)" (another one: make PYTHON=python3.13 ...)))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run reset up down test check format openapi audit bench
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ The shop
+run: $(RUNTIME) ## Run the whole shop at 127.0.0.1 until Ctrl-C (PORT=8000 DATA=var)
+	@exec $(BIN)/python -m local --port $(PORT) --data "$(DATA)"
+
+reset: ## Delete what `make run` keeps (DATA=var)
+	@test ! -e "$(DATA)" || ls -d "$(DATA)"/*/PG_VERSION >/dev/null 2>&1 \
+		|| { echo "$(DATA) is not a data folder of the shop; nothing was deleted" >&2; exit 1; }
+	@for pid in "$(DATA)"/*/postmaster.pid; do \
+		! { test -e "$$pid" && kill -0 "$$(head -n 1 "$$pid")" 2>/dev/null; } \
+			|| { echo "the shop in $(DATA) is running: stop it first" >&2; exit 1; }; done
+	rm -rf "$(DATA)"
+
+up: ## Build the images and run the shop in containers, two replicas of each service
+	docker compose up --build --wait
+
+down: ## Stop the containers; their data stays
+	docker compose down
+
+##@ Changing it
+test: $(DEVELOPMENT) ## Run the tests (T=path runs one file, folder or test)
+	@$(BIN)/pytest $(T)
+
+check: $(DEVELOPMENT) ## Check format, lint, types, imports and the OpenAPI documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.openapi --check
+
+format: $(DEVELOPMENT) ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+openapi: $(DEVELOPMENT) ## Write docs/openapi from the code
+	$(BIN)/python -m tests.openapi
+
+##@ Proving it
+audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock
+	@$(BIN)/python -m drills.audit
+
+bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine
+	@$(BIN)/python -m bench
+
+# The virtual environment: everything pinned by version and hash, nothing built from source.
+$(RUNTIME): requirements.txt
+	$(REQUIRE_PYTHON)
+	@echo "Installing requirements.txt into .venv"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes --only-binary=:all: -r requirements.txt
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt
+	$(REQUIRE_PYTHON)
+	@echo "Installing requirements-dev.txt into .venv"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes --only-binary=:all: -r requirements-dev.txt
+	@touch $@
