@@ -1,0 +1,1 @@
+"""What every service shares. It imports nothing from `services`."""

@@ -1,0 +1,181 @@
+"""Calls to other services: httpx's transport interface over a fast pool, with deadline, trace, credential and problems.
+
+The seam is `httpx2.AsyncBaseTransport`. Over a network `PooledTransport` lies under it, in one process
+`httpx2.ASGITransport`, in tests a wrapper that loses replies. A `Peer` spares what httpx's client does for each call
+(cookies, redirects, proxies, merging of defaults): docs/decisions/peer-calls.md has the measurement.
+"""
+
+import asyncio
+from datetime import timedelta
+from time import perf_counter
+from typing import Any
+
+import httpx2
+import orjson
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+
+from chassis.auth import ServiceCredential
+from chassis.context import context
+from chassis.problems import MEDIA_TYPE, Unavailable
+from chassis.telemetry import Telemetry
+
+CONNECT_TIMEOUT_S = 1.0
+IDLE_TIMEOUT_S = 20.0
+"""An idle connection is dropped before the server, which waits 120 s, would drop it: else a POST now and then meets
+a closing socket.
+"""
+CONNECTIONS = 100
+DEADLINE = "X-Request-Deadline"
+"""How many seconds the caller still waits. A duration, as in gRPC, and not a time of day: clocks differ."""
+
+
+class PeerRefused(Exception):
+    """A peer answered with a problem; its client decodes `code` and `document` into a problem of its own."""
+
+    def __init__(self, peer: str, status: int, document: dict[str, Any]) -> None:
+        self.peer = peer
+        self.status = status
+        self.document = document
+        self.code = str(document.get("type", "")).rpartition("/")[2]
+        super().__init__(f"{peer} answered {status} {self.code}")
+
+
+class PeerUnavailable(Unavailable):
+    """A peer gave no answer, or 5xx or 429: whether it did what was asked is not known."""
+
+    def __init__(self, peer: str, outcome: str) -> None:
+        super().__init__(f"the {peer} service does not answer")
+        self.peer = peer
+        self.outcome = outcome
+
+
+class PooledTransport(httpx2.AsyncBaseTransport):
+    """httpx's transport interface over pyreqwest's connection pool."""
+
+    def __init__(self) -> None:
+        self._client: Client | None = None
+
+    def _open(self) -> Client:
+        self._client = (
+            ClientBuilder()
+            .http1_only()
+            .follow_redirects(enable=False)
+            .no_proxy()
+            .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
+            .pool_idle_timeout(timedelta(seconds=IDLE_TIMEOUT_S))
+            .max_connections(CONNECTIONS)
+            .build()
+        )
+        return self._client
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        client = self._client or self._open()
+        call = client.request(request.method, str(request.url)).headers(request.headers.multi_items())
+        timeout_s = request.extensions.get("timeout", {}).get("read")
+        if timeout_s is not None:
+            call = call.timeout(timedelta(seconds=timeout_s))
+        if request.content:
+            call = call.body_bytes(request.content)
+        try:
+            answer = await call.build().send()
+            content = bytes(await answer.bytes())
+        except PyreqwestError as error:
+            raise httpx2.TransportError(str(error), request=request) from error
+        return httpx2.Response(answer.status, headers=list(answer.headers.items()), content=content, request=request)
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+
+class Peer:
+    """Another service, as this one calls it.
+
+    Every call carries this service's credential, the trace, and what is left of the deadline; it ends by the
+    deadline or by `timeout_s`, whichever comes first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        credential: ServiceCredential,
+        telemetry: Telemetry,
+        transport: httpx2.AsyncBaseTransport,
+        *,
+        timeout_s: float = 3.0,
+    ) -> None:
+        self.name = name
+        self._base = httpx2.URL(url)
+        self._credential = credential
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self._seconds = telemetry.peer_seconds.labels(name)
+        self._outcomes = {
+            outcome: telemetry.peer_requests.labels(name, outcome)
+            for outcome in ("answered", "refused", "failed", "timeout", "unreachable")
+        }
+
+    async def call(self, method: str, path: str, body: Any = None, *, timeout_s: float | None = None) -> Any:
+        """Send `body` as JSON and return the answer's, or none where it has none.
+
+        Raises PeerRefused for a definite refusal (4xx), PeerUnavailable where the outcome is not known.
+        """
+        here = context()
+        limit_s = timeout_s or self._timeout_s
+        remaining_s = here.remaining_s()
+        if remaining_s is not None:
+            limit_s = min(limit_s, remaining_s)
+        started = perf_counter()
+        outcome = "timeout"
+        try:
+            if limit_s <= 0:
+                raise PeerUnavailable(self.name, outcome)
+            async with asyncio.timeout(limit_s):
+                answer = await self._transport.handle_async_request(self._request(method, path, body, limit_s))
+                content = await answer.aread()
+            outcome = "failed" if answer.status_code >= 500 or answer.status_code == 429 else "answered"
+            if outcome == "failed":
+                raise PeerUnavailable(self.name, outcome)
+            if answer.status_code >= 400:
+                outcome = "refused"
+                raise PeerRefused(self.name, answer.status_code, _document(answer, content))
+            return orjson.loads(content) if content else None
+        except TimeoutError:
+            raise PeerUnavailable(self.name, outcome) from None
+        except httpx2.TransportError as error:
+            outcome = "unreachable"
+            raise PeerUnavailable(self.name, outcome) from error
+        finally:
+            self._seconds.observe(perf_counter() - started)
+            self._outcomes[outcome].inc()
+
+    def _request(self, method: str, path: str, body: Any, limit_s: float) -> httpx2.Request:
+        here = context()
+        headers = {
+            "Host": self._base.netloc.decode("ascii"),
+            "Authorization": self._credential.authorization(self.name),
+            "traceparent": here.traceparent(),
+            "X-Request-Id": here.request_id,
+            DEADLINE: f"{limit_s:.3f}",
+        }
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = orjson.dumps(body)
+        url = self._base.copy_with(raw_path=path.encode("ascii"))
+        return httpx2.Request(method, url, headers=headers, content=content, extensions={"timeout": {"read": limit_s}})
+
+    async def aclose(self) -> None:
+        """Close the transport's connections."""
+        await self._transport.aclose()
+
+
+def _document(answer: httpx2.Response, content: bytes) -> dict[str, Any]:
+    if answer.headers.get("content-type", "").startswith(MEDIA_TYPE):
+        found = orjson.loads(content)
+        if isinstance(found, dict):
+            return found  # pyright: ignore[reportUnknownVariableType]
+    return {}

@@ -1,0 +1,66 @@
+"""Who asks, in which trace, until when: what a request carries through the code and to the peers that it calls."""
+
+import asyncio
+import re
+from contextvars import ContextVar
+from os import urandom
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+class Context:
+    """One request, or one piece of a worker's work, as the logs and the peers are told of it.
+
+    `deadline` is in seconds of the event loop's clock; none means unbounded.
+    """
+
+    __slots__ = ("deadline", "order_id", "request_id", "sampled", "trace_id")
+
+    def __init__(
+        self,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        trace_id: str | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.sampled = "00"
+        if traceparent is not None and trace_id is None:
+            trace_id = self._join(traceparent)
+        self.trace_id = trace_id or urandom(16).hex()
+        valid = request_id is not None and REQUEST_ID.fullmatch(request_id)
+        self.request_id = request_id if valid and request_id else self.trace_id
+        self.deadline = deadline
+        self.order_id: str | None = None
+
+    def _join(self, traceparent: str) -> str | None:
+        """Take the trace that the caller is in, or none where the header is not valid (W3C Trace Context, 3.2.2)."""
+        match = TRACEPARENT.fullmatch(traceparent)
+        if match is None:
+            return None
+        version, trace_id, parent_id, flags, rest = match.groups()
+        if version == "ff" or (version == "00" and rest) or not int(trace_id, 16) or not int(parent_id, 16):
+            return None
+        self.sampled = "01" if int(flags, 16) & 1 else "00"
+        return trace_id
+
+    def traceparent(self) -> str:
+        """The header for a call made now: the same trace, a new parent id."""
+        return f"00-{self.trace_id}-{urandom(8).hex()}-{self.sampled}"
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, negative when it has passed."""
+        return None if self.deadline is None else self.deadline - asyncio.get_running_loop().time()
+
+
+current: ContextVar[Context | None] = ContextVar("souk_context", default=None)
+
+
+def context() -> Context:
+    """The context of the running request; a new one where none was set, as in a worker."""
+    found = current.get()
+    if found is None:
+        found = Context()
+        current.set(found)
+    return found

@@ -1,0 +1,68 @@
+"""Settings: read once from the environment and from secret files, then frozen and passed in.
+
+Every field is read from the environment variable of its upper-case name, or from a file of its lower-case name in
+the folder that `SECRETS_DIR` names; a variable wins over a file. Secrets have no default, so a service that misses
+one does not start.
+"""
+
+import os
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PLACEHOLDERS = frozenset({"", "changeme", "change-me", "password", "secret", "admin", "example", "test", "todo"})
+
+
+def refuse_placeholder(secret: SecretStr) -> SecretStr:
+    """Refuse a secret that somebody left as a manifest or an example had it."""
+    if secret.get_secret_value().strip().lower() in PLACEHOLDERS:
+        raise ValueError("is a placeholder, not a secret")
+    return secret
+
+
+Secret = Annotated[SecretStr, AfterValidator(refuse_placeholder)]
+
+
+class InvalidSettings(Exception):
+    """One line that names each variable which is missing or wrong, without its value."""
+
+    def __init__(self, error: ValidationError) -> None:
+        faults = (f"{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors())
+        super().__init__("settings: " + "; ".join(faults))
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is told. Durations are seconds, sizes bytes."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    database_url: SecretStr
+    """postgresql://role:password@host/database, or with `?host=/folder` for a Unix socket."""
+    database_pool_size: int = Field(default=10, ge=1)
+    database_acquire_timeout_s: float = 2.0
+    """How long a request waits for a connection before it is refused with 503."""
+    database_statement_timeout_s: float = 5.0
+
+    service_key: Secret
+    """This service's Ed25519 private key as a JWK: it signs the credential that other services see."""
+    service_jwks: str
+    """The public keys of all callers as a JWK set; a key's `kid` is the caller's name."""
+
+    user_url: str = "http://127.0.0.1:8001"
+    """Where the user service answers; the keys that verify access tokens come from there."""
+
+    max_in_flight: int = Field(default=512, ge=1)
+    """Requests served at once; one more is refused with 503 at once."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Build the settings from the environment; raises InvalidSettings."""
+        try:
+            return cls(_secrets_dir=os.environ.get("SECRETS_DIR"))  # pyright: ignore[reportCallIssue]
+        except ValidationError as error:
+            raise InvalidSettings(error) from None

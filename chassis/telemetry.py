@@ -1,0 +1,204 @@
+"""JSON logs and Prometheus metrics.
+
+The HTTP families carry the names, labels and meaning of prometheus-fastapi-instrumentator's defaults, so its dashboards
+work. They are filled from plain counters that the request path touches once a request and that become families only
+when somebody scrapes: docs/decisions/metrics.md has the measurement.
+"""
+
+import logging
+import sys
+from bisect import bisect_left
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from chassis.context import current
+
+HIGH_RESOLUTION_S = (
+"""The handler of a path that no route knows, as prometheus-fastapi-instrumentator calls it. A raw path never becomes
+a label: whoever sends random URLs would make a series of each."""
+BY_HANDLER_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Bucket bounds in seconds. 0.1, 0.25 and 0.5 are thresholds that service level objectives are stated in."""
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNMATCHED = "none"
+"""The handler of a path that no route knows, as prometheus-fastapi-instrumentator calls it. A raw path never becomes a
+label: whoever sends random URLs would make a series of each."""
+
+
+class _Handled:
+    """Requests of one handler and method."""
+
+    __slots__ = ("buckets", "request_bytes", "response_bytes", "seconds", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: dict[int, int] = {}
+        self.buckets = [0] * (len(BY_HANDLER_S) + 1)
+        self.seconds = 0.0
+        self.request_bytes = 0
+        self.response_bytes = 0
+
+
+def _cumulative(bounds: Iterable[float], counts: list[int]) -> list[tuple[str, float]]:
+    """Bucket counts as the exposition format wants them: cumulative, the last one `+Inf`."""
+    total, found = 0, list[tuple[str, float]]()
+    for bound, count in zip((*bounds, float("inf")), counts, strict=True):
+        total += count
+        found.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
+    return found
+
+
+class HttpMetrics(Collector):
+    """Requests served, as the families of prometheus-fastapi-instrumentator."""
+
+    def __init__(self) -> None:
+        self._handled: dict[tuple[str, str], _Handled] = {}
+        self._high_resolution = [0] * (len(HIGH_RESOLUTION_S) + 1)
+        self._seconds = 0.0
+
+    def observe(
+        self, handler: str, method: str, status: int, seconds: float, request_bytes: int, response_bytes: int
+    ) -> None:
+        """Count one request. Called on the event loop only, so it takes no lock."""
+        if method not in METHODS:
+            method = "OTHER"
+        handled = self._handled.get((handler, method))
+        if handled is None:
+            handled = self._handled[handler, method] = _Handled()
+        handled.statuses[status] = handled.statuses.get(status, 0) + 1
+        handled.buckets[bisect_left(BY_HANDLER_S, seconds)] += 1
+        handled.seconds += seconds
+        handled.request_bytes += request_bytes
+        handled.response_bytes += response_bytes
+        self._high_resolution[bisect_left(HIGH_RESOLUTION_S, seconds)] += 1
+        self._seconds += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """The families, for one scrape."""
+        requests = CounterMetricFamily(
+            "http_requests", "Requests by method, status and handler.", labels=("handler", "method", "status")
+        )
+        duration = HistogramMetricFamily(
+            "http_request_duration_seconds", "Latency by handler and method.", labels=("handler", "method")
+        )
+        received = SummaryMetricFamily(
+            "http_request_size_bytes", "Content length of incoming requests by handler.", labels=("handler",)
+        )
+        sent = SummaryMetricFamily(
+            "http_response_size_bytes", "Content length of outgoing responses by handler.", labels=("handler",)
+        )
+        sizes: dict[str, tuple[int, int, int]] = {}
+        for (handler, method), handled in list(self._handled.items()):
+            count = 0
+            for status, times in list(handled.statuses.items()):
+                requests.add_metric((handler, method, str(status)), times)
+                count += times
+            duration.add_metric((handler, method), _cumulative(BY_HANDLER_S, handled.buckets), handled.seconds)
+            before = sizes.get(handler, (0, 0, 0))
+            sizes[handler] = (before[0] + count, before[1] + handled.request_bytes, before[2] + handled.response_bytes)
+        for handler, (count, request_bytes, response_bytes) in sizes.items():
+            received.add_metric((handler,), count, request_bytes)
+            sent.add_metric((handler,), count, response_bytes)
+        high_resolution = HistogramMetricFamily(
+            "http_request_duration_highr_seconds", "Latency of all requests, in many buckets, without labels."
+        )
+        high_resolution.add_metric((), _cumulative(HIGH_RESOLUTION_S, self._high_resolution), self._seconds)
+        return (requests, received, sent, high_resolution, duration)
+
+
+class Telemetry:
+    """The metrics of one service. Each service has a registry of its own, since local mode runs four in a process."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.registry = CollectorRegistry()
+        self.http = HttpMetrics()
+        self.registry.register(self.http)
+        if sys.platform == "linux":
+            ProcessCollector(registry=self.registry)
+        self.in_flight = self.gauge("http_requests_in_flight", "Requests being served now.")
+        self.peer_requests = self.counter(
+            "souk_peer_requests", "Calls to other services by peer and outcome.", ("peer", "outcome")
+        )
+        self.peer_seconds = self.histogram(
+            "souk_peer_request_seconds", "Seconds a call to another service took.", ("peer",)
+        )
+        self.worker_runs = self.counter(
+            "souk_worker_runs", "Rounds of a background worker by outcome.", ("worker", "outcome")
+        )
+
+    def counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
+        """A counter of this service; its name gets `_total`."""
+        return Counter(name, help_text, labels, registry=self.registry)
+
+    def gauge(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        """A gauge of this service."""
+        return Gauge(name, help_text, labels, registry=self.registry)
+
+    def histogram(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Histogram:
+        """A histogram of this service, in seconds, with the bounds of BY_HANDLER_S."""
+        return Histogram(name, help_text, labels, registry=self.registry, buckets=BY_HANDLER_S)
+
+    def exposition(self) -> bytes:
+        """All families in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+def _bind_context(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the ids of the request in whose course the event was logged."""
+    context = current.get()
+    if context is not None:
+        event["trace_id"] = context.trace_id
+        if context.request_id != context.trace_id:
+            event["request_id"] = context.request_id
+        if context.order_id is not None:
+            event.setdefault("order_id", context.order_id)
+    return event
+
+
+def _json(event: MutableMapping[str, Any], **_: Any) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+def configure_logging(service: str, level: str = "info") -> None:
+    """Log JSON lines to standard output, those of libraries included; `service` names the process."""
+
+    def bind_service(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["service"] = service
+        return event
+
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        bind_service,
+        _bind_context,
+        structlog.processors.format_exc_info,
+    ]
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(serializer=_json),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *(processor for processor in shared if not isinstance(processor, structlog.stdlib.ExtraAdder)),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,77 @@
+"""What the services' tests build on: settings with fresh keys, users' tokens, and applications wired without a
+network.
+"""
+
+import time
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx2
+import jwt
+import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
+from jwt.algorithms import OKPAlgorithm
+
+from chassis.auth import ACCESS_TOKEN_TYPE, ALGORITHM, ISSUER, JwkSet, Role, ServiceCredential
+from chassis.settings import ServiceSettings
+
+CALLERS = ("user", "product", "payment", "order", "audit")
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+def service_keys(callers: tuple[str, ...] = CALLERS) -> tuple[dict[str, str], str]:
+    """Fresh private keys (JWK) by caller, and the set of their public keys, as the settings take them."""
+    private = {caller: Ed25519PrivateKey.generate() for caller in callers}
+    public = [OKPAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": name} for name, key in private.items()]
+    return {name: OKPAlgorithm.to_jwk(key) for name, key in private.items()}, orjson.dumps({"keys": public}).decode()
+
+
+KEYS, JWKS = service_keys()
+"""The keys of all callers in this test process."""
+
+
+def settings_for(settings_class: type[Settings], service: str, database_url: str, **overrides: Any) -> Settings:
+    """Settings as the environment would give them, for the database of one test."""
+    values = {"port": 0, "database_url": database_url, "service_key": KEYS[service], "service_jwks": JWKS}
+    return settings_class.model_validate(values | overrides)
+
+
+def credential(caller: str) -> ServiceCredential:
+    """The credential of a calling service, the audit's included: `credential("order").authorization("product")`."""
+    return ServiceCredential(caller, settings_for(ServiceSettings, caller, "postgresql:///unused"))
+
+
+class UserTokens:
+    """Stands for the user service where a test needs no more of it than its keys and tokens."""
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        self._kid = "test"
+
+    def jwks(self) -> JwkSet:
+        """The public keys."""
+        return {"keys": [OKPAlgorithm.to_jwk(self._key.public_key(), as_dict=True) | {"kid": self._kid}]}
+
+    def headers(self, user_id: UUID, role: Role = "customer", **claims: Any) -> dict[str, str]:
+        """`Authorization` of a user; `claims` replace the usual ones."""
+        now = int(time.time())
+        usual = {"iss": ISSUER, "aud": ISSUER, "sub": str(user_id), "role": role, "iat": now, "exp": now + 900}
+        headers = {"kid": self._kid, "typ": ACCESS_TOKEN_TYPE}
+        return {"Authorization": f"Bearer {jwt.encode(usual | claims, self._key, ALGORITHM, headers)}"}
+
+    def transport(self) -> httpx2.AsyncBaseTransport:
+        """Answers the one call that other services make for keys."""
+        app = FastAPI(openapi_url=None)
+        app.add_api_route("/api/v1/auth/jwks", self.jwks)
+        return httpx2.ASGITransport(app)
+
+
+def in_process(app: Any) -> httpx2.ASGITransport:
+    """A transport into an application of this process; its unexpected errors are answers, as over a network."""
+    return httpx2.ASGITransport(app, raise_app_exceptions=False)
+
+
+def client(app: Any, **options: Any) -> httpx2.AsyncClient:
+    """A client of one application of this process."""
+    return httpx2.AsyncClient(transport=in_process(app), base_url="http://souk.test", **options)
