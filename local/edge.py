@@ -1,0 +1,50 @@
+"""The edge of local mode: routes by path prefix, rewrites nothing, and lets nothing internal through."""
+
+from collections.abc import Mapping
+
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chassis.context import Context
+from chassis.problems import NotFound, ProblemResponse
+
+ROUTES = {
+    "/api/v1/auth": "user",
+    "/api/v1/users": "user",
+    "/api/v1/products": "product",
+    "/api/v1/categories": "product",
+    "/api/v1/payments": "payment",
+    "/api/v1/cart": "order",
+    "/api/v1/orders": "order",
+    "/docs/user": "user",
+    "/docs/product": "product",
+    "/docs/payment": "payment",
+    "/docs/order": "order",
+    "/docs": "user",
+}
+"""Path prefixes and the services that answer them. A prefix ends at a slash: `/api/v1/users` is not
+`/api/v1/users-of`.
+"""
+
+
+class Edge:
+    """An ASGI application in front of the four services."""
+
+    def __init__(self, services: Mapping[str, ASGIApp]) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if path == "/":
+            await RedirectResponse("/docs")(scope, receive, send)
+            return
+        prefix = "/".join(path.split("/", 4)[: 3 if path.startswith("/docs") else 4])
+        service = ROUTES.get(prefix)
+        if service is None:
+            problem = NotFound()
+            problem.headers["X-Request-Id"] = Context().request_id
+            await ProblemResponse(problem, path)(scope, receive, send)
+        else:
+            await self._services[service](scope, receive, send)

@@ -1,0 +1,138 @@
+"""The order service's wire shapes."""
+
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from chassis.schemas import Address, Answer, Body, Id, Money, Quantity, Time
+from services.order import domain
+
+PaymentMethod = Literal[
+    "tok_visa",
+    "tok_mastercard",
+    "tok_declined",
+    "tok_insufficient_funds",
+    "tok_expired_card",
+    "tok_slow",
+    "tok_timeout",
+]
+Problem = Literal["gone", "short"]
+
+
+class Wanted(Body):
+    """A product and how many of it."""
+
+    product_id: Id
+    quantity: Quantity
+
+
+class CartQuantity(Body):
+    """How many of a product the cart shall hold."""
+
+    quantity: Quantity
+
+
+class NewOrder(Body):
+    """What is ordered, or the cart where `items` is absent; where it goes; how it is paid."""
+
+    items: Annotated[list[Wanted], Field(min_length=1, max_length=100)] | None = None
+    address: Address | None = None
+    address_id: Id | None = None
+    payment_method: PaymentMethod
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if (self.address is None) == (self.address_id is None):
+            raise ValueError("give either address or address_id")
+        return self
+
+    @model_validator(mode="after")
+    def _each_product_once(self) -> Self:
+        items = self.items or []
+        if len({item.product_id for item in items}) < len(items):
+            raise ValueError("items must name each product once")
+        return self
+
+
+class CartLine(Answer):
+    """A product in the cart at its price now; `problem` marks one that is gone or of which there are fewer."""
+
+    product_id: UUID
+    name: str
+    quantity: int
+    unit_price: Money
+    line_total: Money
+    available: int
+    problem: Problem | None
+
+
+class CartAnswer(Answer):
+    """The cart; `total` leaves the marked products out."""
+
+    items: list[CartLine]
+    total: Money
+
+
+class LineAnswer(Answer):
+    """A line of an order, named and priced as when the order was placed."""
+
+    product_id: UUID
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Money
+    line_total: Money
+
+
+class EntryAnswer(Answer):
+    """A status that the order passed."""
+
+    status: domain.Status
+    at: Time
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, entry: domain.Entry) -> Self:
+        """The entry on the wire."""
+        return cls.model_construct(status=entry.status, at=entry.at, reason=entry.reason)
+
+
+class OrderAnswer(Answer):
+    """An order."""
+
+    id: UUID
+    status: domain.Status
+    lines: list[LineAnswer]
+    total: Money
+    address: Address
+    payment_id: UUID | None
+    reason: str | None = None
+    history: list[EntryAnswer]
+    created_at: Time
+
+    @classmethod
+    def of(cls, order: domain.Order) -> Self:
+        """The order on the wire. What was validated when it was stored is not validated again."""
+        currency = order.currency
+        return cls.model_construct(
+            id=order.id,
+            status=order.status,
+            lines=[
+                LineAnswer.model_construct(
+                    product_id=line.product_id,
+                    sku=line.sku,
+                    name=line.name,
+                    quantity=line.quantity,
+                    unit_price=Money.model_construct(amount_minor=line.unit_price_minor, currency=currency),
+                    line_total=Money.model_construct(amount_minor=line.total_minor, currency=currency),
+                )
+                for line in order.lines
+            ],
+            total=Money.model_construct(amount_minor=order.total_minor, currency=currency),
+            address=Address.model_construct(**order.address),
+            payment_id=order.payment_id,
+            reason=order.reason,
+            history=[EntryAnswer.of(entry) for entry in order.history],
+            created_at=order.created_at,
+        )
