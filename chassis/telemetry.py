@@ -21,15 +21,16 @@ from prometheus_client.registry import Collector
 from chassis.context import current
 
 HIGH_RESOLUTION_S = (
-"""The handler of a path that no route knows, as prometheus-fastapi-instrumentator calls it. A raw path never becomes
-a label: whoever sends random URLs would make a series of each."""
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75,
+    1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 30, 60,
+)  # fmt: skip
 BY_HANDLER_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Bucket bounds in seconds. 0.1, 0.25 and 0.5 are thresholds that service level objectives are stated in."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "none"
-"""The handler of a path that no route knows, as prometheus-fastapi-instrumentator calls it. A raw path never becomes a
-label: whoever sends random URLs would make a series of each."""
+"""The handler of a path that no route knows, as prometheus-fastapi-instrumentator calls it. A raw path never becomes
+a label: whoever sends random URLs would make a series of each."""
 
 
 class _Handled:
