@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
@@ -60,9 +60,10 @@ class Service(FastAPI):
         self._pool = PooledTransport()
         self._peers: dict[str, Peer] = {}
         self._workers: list[Worker] = []
+        self._preparations: list[Round] = []
         self._in_flight = 0
         self._max_in_flight = settings.max_in_flight
-        self._started = False
+        self.started = asyncio.Event()
         super().__init__(
             title=f"Souk: {name}",
             version="1",
@@ -98,6 +99,10 @@ class Service(FastAPI):
         self._workers.append(worker)
         return worker
 
+    def prepare(self, work: Round) -> None:
+        """Work that the service needs done before it is ready, once the schema is there; repeated until it succeeds."""
+        self._preparations.append(work)
+
     @property
     def ready(self) -> bool:
         """Whether the service has started and the schema was at the expected revision then.
@@ -105,21 +110,28 @@ class Service(FastAPI):
         It does not follow the database down: an outage answers 503 request by request, and must not take every replica
         out of its Service at once.
         """
-        return self._started
+        return self.started.is_set()
 
     async def start(self) -> None:
-        """Start the workers, then wait for the schema in the background."""
-        for worker in self._workers:
-            worker.start()
+        """Begin to wait for the schema; when it is there, what was prepared is done and the workers start."""
         self._awaiting_schema = asyncio.create_task(self._await_schema())
 
     async def _await_schema(self) -> None:
         expected = expected_revision(self.service_name)
-        while not self._started:
-            with suppress(Unavailable):
-                self._started = await self.database.revision() >= expected
-            if not self._started:
-                await asyncio.sleep(CHECK_SCHEMA_EVERY_S)
+        while not self.ready:
+            try:
+                if await self.database.revision() >= expected:
+                    for work in self._preparations:
+                        await work()
+                    self.started.set()
+                    break
+            except Unavailable:
+                pass
+            except Exception:
+                log.exception("service_not_prepared")
+            await asyncio.sleep(CHECK_SCHEMA_EVERY_S)
+        for worker in self._workers:
+            worker.start()
         log.info("service_ready", schema=expected)
 
     async def stop(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from socket import socket
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import uvicorn
 
@@ -27,7 +27,15 @@ class Server(uvicorn.Server):
     themselves.
     """
 
-    def __init__(self, app: Any, host: str, port: int, stopping: Sequence[asyncio.Event]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        stopping: Sequence[asyncio.Event],
+        *,
+        lifespan: Literal["on", "off"] = "on",
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -36,7 +44,7 @@ class Server(uvicorn.Server):
                 loop="uvloop",
                 http="httptools",
                 ws="none",
-                lifespan="on",
+                lifespan=lifespan,
                 access_log=False,
                 log_config=None,
                 server_header=False,

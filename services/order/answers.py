@@ -20,6 +20,8 @@ def answer_to(order: Order, refusal: dict[str, Any] | None = None) -> StoredAnsw
     if order.status is Status.CONFIRMED:
         return StoredAnswer(201, json_of(OrderAnswer.of(order)), location_of(order))
     if order.unfinished:
-        return StoredAnswer(202, json_of(OrderAnswer.of(order)), location_of(order))
+        # Whichever step the saga is at, to the buyer it is pending until there is an outcome.
+        pending = OrderAnswer.of(order).model_copy(update={"status": Status.PENDING})
+        return StoredAnswer(202, json_of(pending), location_of(order))
     problem = refusal_of(order, refusal)
     return StoredAnswer(problem.status, problem.body(PLACED_AT))

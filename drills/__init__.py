@@ -1,0 +1,1 @@
+"""What breaks the platform on purpose and proves that nothing was lost."""

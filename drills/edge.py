@@ -1,0 +1,114 @@
+"""A reverse proxy that speaks as the edge does, in front of services that are processes of their own.
+
+It routes by the prefixes of the edge, spreads requests over the replicas in turn, streams bodies both ways, and
+repeats nothing: what a replica does not answer is 502 to the client, as from any edge.
+"""
+
+import argparse
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from itertools import cycle
+
+import httpx2
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+
+from chassis.problems import NotFound, ProblemResponse
+from local.edge import routed
+
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-connection"}
+)
+"""Headers that end at each hop, RFC 9110, 7.6.1."""
+BAD_GATEWAY = b"no replica answered\n"
+
+
+class ReverseProxy:
+    """An ASGI application that passes requests on to the services' replicas."""
+
+    def __init__(self, replicas: Mapping[str, Sequence[str]]) -> None:
+        self._turns = {service: cycle(urls) for service, urls in replicas.items()}
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
+        self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(70, connect=2), limits=limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        path: str = scope["path"]
+        service = routed(path)
+        if service is None:
+            await ProblemResponse(NotFound(), path)(scope, receive, send)
+            return
+        raw_path: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+        request = httpx2.Request(
+            scope["method"],
+            httpx2.URL(next(self._turns[service])).copy_with(raw_path=raw_path),
+            headers=[(name, value) for name, value in scope["headers"] if name not in HOP_BY_HOP],
+            content=_body(receive) if _has_body(scope) else None,
+        )
+        try:
+            answer = await self._client.send(request, stream=True)
+        except httpx2.TransportError:
+            await _answer(send, 502, [(b"content-type", b"text/plain")], BAD_GATEWAY)
+            return
+        try:
+            headers = [(name, value) for name, value in answer.headers.raw if name.lower() not in HOP_BY_HOP]
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+            async for chunk in answer.aiter_raw():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await answer.aclose()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._client.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(name in {b"content-length", b"transfer-encoding"} for name, _ in scope["headers"])
+
+
+async def _body(receive: Receive) -> AsyncGenerator[bytes, None]:
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def main() -> None:
+    """Serve until SIGTERM: `python -m drills.edge --port 8000 user=http://127.0.0.1:8001 user=... product=...`."""
+    parser = argparse.ArgumentParser(prog="python -m drills.edge")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("replicas", nargs="+", metavar="SERVICE=URL")
+    arguments = parser.parse_args()
+    replicas: dict[str, list[str]] = {}
+    for pair in arguments.replicas:
+        service, _, url = pair.partition("=")
+        replicas.setdefault(service, []).append(url)
+    uvicorn.run(
+        ReverseProxy(replicas),
+        host="127.0.0.1",
+        port=arguments.port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=120,
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
