@@ -60,8 +60,8 @@ openapi: $(DEVELOPMENT) ## Write docs/openapi from the code
 	$(BIN)/python -m tests.openapi
 
 ##@ Proving it
-audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock
-	@$(BIN)/python -m drills.audit
+audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var)
+	@$(BIN)/python -m drills.audit --data "$(DATA)"
 
 bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine
 	@$(BIN)/python -m bench

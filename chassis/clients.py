@@ -42,7 +42,7 @@ class PeerRefused(Exception):
 
 
 class PeerUnavailable(Unavailable):
-    """A peer gave no answer, or 5xx or 429: whether it did what was asked is not known."""
+    """A peer gave no answer, or 5xx, 429 or nonsense: whether it did what was asked is not known."""
 
     def __init__(self, peer: str, outcome: str) -> None:
         super().__init__(f"the {peer} service does not answer")
@@ -108,7 +108,8 @@ class Peer:
         timeout_s: float = 3.0,
     ) -> None:
         self.name = name
-        self._base = httpx2.URL(url)
+        self._url = url.rstrip("/")
+        self._host = httpx2.URL(url).netloc.decode("ascii")
         self._credential = credential
         self._transport = transport
         self._timeout_s = timeout_s
@@ -136,13 +137,17 @@ class Peer:
             async with asyncio.timeout(limit_s):
                 answer = await self._transport.handle_async_request(self._request(method, path, body, limit_s))
                 content = await answer.aread()
-            outcome = "failed" if answer.status_code >= 500 or answer.status_code == 429 else "answered"
-            if outcome == "failed":
+            outcome = "failed"
+            if answer.status_code >= 500 or answer.status_code == 429 or 300 <= answer.status_code < 400:
                 raise PeerUnavailable(self.name, outcome)
+            found = _parsed(answer, content)
             if answer.status_code >= 400:
                 outcome = "refused"
-                raise PeerRefused(self.name, answer.status_code, _document(answer, content))
-            return orjson.loads(content) if content else None
+                raise PeerRefused(self.name, answer.status_code, found if isinstance(found, dict) else {})
+            outcome = "answered"
+            return found
+        except orjson.JSONDecodeError:
+            raise PeerUnavailable(self.name, outcome) from None
         except TimeoutError:
             raise PeerUnavailable(self.name, outcome) from None
         except httpx2.TransportError as error:
@@ -155,7 +160,7 @@ class Peer:
     def _request(self, method: str, path: str, body: Any, limit_s: float) -> httpx2.Request:
         here = context()
         headers = {
-            "Host": self._base.netloc.decode("ascii"),
+            "Host": self._host,
             "Authorization": self._credential.authorization(self.name),
             "traceparent": here.traceparent(),
             "X-Request-Id": here.request_id,
@@ -164,8 +169,8 @@ class Peer:
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = orjson.dumps(body)
-        url = self._base.copy_with(raw_path=path.encode("ascii"))
+            content = orjson.dumps(body, default=str)  # asyncpg has a UUID of its own
+        url = httpx2.URL(self._url + path)
         return httpx2.Request(method, url, headers=headers, content=content, extensions={"timeout": {"read": limit_s}})
 
     async def aclose(self) -> None:
@@ -173,9 +178,11 @@ class Peer:
         await self._transport.aclose()
 
 
-def _document(answer: httpx2.Response, content: bytes) -> dict[str, Any]:
-    if answer.headers.get("content-type", "").startswith(MEDIA_TYPE):
-        found = orjson.loads(content)
-        if isinstance(found, dict):
-            return found  # pyright: ignore[reportUnknownVariableType]
-    return {}
+def _parsed(answer: httpx2.Response, content: bytes) -> Any:
+    """The answer's JSON; none where it has no body, or is a refusal that is no problem document. Raises
+    orjson.JSONDecodeError.
+    """
+    refusal = answer.status_code >= 400
+    if not content or (refusal and not answer.headers.get("content-type", "").startswith(MEDIA_TYPE)):
+        return None
+    return orjson.loads(content)

@@ -3,10 +3,12 @@
 import asyncio
 import re
 from contextvars import ContextVar
-from os import urandom
+from random import Random
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+_random = Random()  # noqa: S311 - seeded by the system; ids must be unlike each other, not unguessable
 
 
 class Context:
@@ -28,7 +30,7 @@ class Context:
         self.sampled = "00"
         if traceparent is not None and trace_id is None:
             trace_id = self._join(traceparent)
-        self.trace_id = trace_id or urandom(16).hex()
+        self.trace_id = trace_id or f"{_random.getrandbits(128):032x}"
         valid = request_id is not None and REQUEST_ID.fullmatch(request_id)
         self.request_id = request_id if valid and request_id else self.trace_id
         self.deadline = deadline
@@ -47,7 +49,7 @@ class Context:
 
     def traceparent(self) -> str:
         """The header for a call made now: the same trace, a new parent id."""
-        return f"00-{self.trace_id}-{urandom(8).hex()}-{self.sampled}"
+        return f"00-{self.trace_id}-{_random.getrandbits(64):016x}-{self.sampled}"
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, negative when it has passed."""

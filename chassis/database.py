@@ -83,7 +83,7 @@ async def _prepare(connection: Any) -> None:
 
 
 def _dumps(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value, default=str).decode()
 
 
 class Database(Statements):

@@ -31,6 +31,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from chassis.context import context
 
@@ -75,7 +76,7 @@ class Problem(Exception):
 
     def body(self, instance: str) -> bytes:
         """The document as JSON in UTF-8."""
-        return orjson.dumps(self.document(instance))
+        return orjson.dumps(self.document(instance), default=str)
 
 
 class InvalidRequest(Problem):
@@ -197,7 +198,8 @@ def field_errors(errors: Sequence[Any]) -> list[FieldError]:
     """Validation errors of pydantic as `{field, detail}`, without the input that they quote."""
     found: list[FieldError] = []
     for error in errors:
-        location = [str(part) for part in error["loc"]]
+        # A member's name may hold half of a surrogate pair, which JSON can write and UTF-8 cannot.
+        location = [str(part).encode(errors="replace").decode() for part in error["loc"]]
         if error["type"] == "json_invalid":
             location = ["body"]
         elif len(location) > 1 and location[0] in {"body", "query", "path", "header", "cookie"}:
@@ -237,9 +239,15 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return ProblemResponse(InternalError(), request.url.path)
 
 
+async def _gone(request: Request, _error: Exception) -> Response:
+    """The client went away while its body was read: nobody gets this answer, and nothing went wrong here."""
+    return ProblemResponse(InvalidRequest.field("body", "ended before it was complete"), request.url.path)
+
+
 def install(app: FastAPI) -> None:
-    """Register the four handlers."""
+    """Register the handlers of all kinds of errors."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)

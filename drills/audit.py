@@ -95,11 +95,13 @@ def check(beliefs: Beliefs, now: datetime) -> list[Violation]:
 def _moving(beliefs: Beliefs, order_id: str) -> bool:
     """Whether the order's saga is at work, so that the services may be at different steps of it."""
     order = beliefs.orders.get(order_id)
-    return order is not None and order["status"] not in FINAL
+    return order is not None and order["unfinished"]
 
 
 def _orders(beliefs: Beliefs) -> Iterable[Violation]:
     for order_id, order in beliefs.orders.items():
+        if order["unfinished"]:
+            continue
         total, status = order["total"], order["status"]
         payment = beliefs.payments.get(order_id)
         reservation = beliefs.reservations.get(order_id)
@@ -132,6 +134,7 @@ def _items(items: Iterable[Record]) -> Counter[str]:
 
 
 def _payments(beliefs: Beliefs) -> Iterable[Violation]:
+    refunding = {refund["payment_id"] for refund in beliefs.refunds if refund["status"] != "done"}
     for order_id in beliefs.payments_twice:
         yield Violation("an order is paid once", order_id, "several payments")
     for order_id, payment in beliefs.payments.items():
@@ -142,10 +145,7 @@ def _payments(beliefs: Beliefs) -> Iterable[Violation]:
         record = beliefs.provider.get(order_id)
         ours = (payment["captured_minor"], payment["refunded_minor"])
         theirs = (0, 0) if record is None else (record["captured_minor"], record["refunded_minor"])
-        pending = any(
-            refund["payment_id"] == payment["id"] and refund["status"] == "pending" for refund in beliefs.refunds
-        )
-        if ours != theirs and not pending:
+        if ours != theirs and payment["id"] not in refunding:
             yield Violation("the provider's record agrees", order_id, f"ours {ours}, the provider's {theirs}")
         if record is not None and sum(theirs) and record["currency"] != payment["currency"]:
             yield Violation("the provider's record agrees", order_id, f"currency {record['currency']}")
@@ -207,7 +207,7 @@ def _overdue(beliefs: Beliefs, now: datetime) -> Iterable[Violation]:
         return now - datetime.fromisoformat(record[since]) > SETTLES_WITHIN
 
     for order_id, order in beliefs.orders.items():
-        if order["status"] not in FINAL and overdue(order):
+        if order["unfinished"] and overdue(order):
             yield Violation("an order settles within a minute", order_id, order["status"])
     for order_id, payment in beliefs.payments.items():
         if payment["status"] in {"pending", "authorised"} and overdue(payment):

@@ -55,10 +55,12 @@ LIST_BY_STATUS = (
 )
 AFTER_ALL = UUID(int=2**128 - 1)
 
+# No indexed column changes while the saga goes forward, so PostgreSQL writes no index (a heap-only tuple): the lease is
+# longer than a request works on an order, and there is no index by status.
 MOVE = """
 UPDATE orders
 SET status = $3, history = $4, payment_id = $5, undo = $6, version = version + 1, updated_at = now(),
-    lease_until = now() + make_interval(secs => $7)
+    lease_until = coalesce(lease_until, now() + make_interval(secs => $7))
 WHERE id = $1 AND version = $2
 RETURNING version
 """
@@ -137,6 +139,7 @@ RETURNING product_id
 
 AUDIT = """
 SELECT json_build_object('kind', 'order', 'id', id, 'user_id', user_id, 'status', status,
+    'unfinished', lease_until IS NOT NULL OR undo IS NOT NULL OR status IN ('pending', 'reserved', 'authorised'),
     'total', json_build_object('amount_minor', total_minor, 'currency', currency),
     'lines', (SELECT json_agg(json_build_object('product_id', line->'product_id', 'quantity', line->'quantity'))
         FROM jsonb_array_elements(lines) AS line),
@@ -299,7 +302,7 @@ class Orders:
         return [_order(row) for row in rows]
 
     async def save(self, before: Order, after: Order) -> Order:
-        """Store an order that goes on, and keep it for this replica; raises Superseded."""
+        """Store an order that the saga goes on with; raises Superseded."""
         version = await self._database.fetchval(
             MOVE, before.id, before.version, after.status, _history(after.history), after.payment_id,
             _undo(after.undo), self._lease_s,

@@ -1,0 +1,1 @@
+"""The platform as a whole, in process and over HTTP."""
