@@ -1,0 +1,1 @@
+"""Who shops here: accounts, logins, the keys and tokens that every service trusts, and address books."""
