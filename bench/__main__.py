@@ -1,0 +1,94 @@
+"""`python -m bench [--write] [ROW ...]`: measure, print the tables, and keep them in docs/benchmarks.md."""
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from bench import measure
+from bench.rows import TABLES, Row
+from bench.shop import Shop
+from local.postgres import EmbeddedPostgres
+
+PAGE = measure.ROOT / "docs" / "benchmarks.md"
+LIBRARIES = ("uvicorn", "uvloop", "httptools", "fastapi", "asyncpg", "httpx2", "pyreqwest", "orjson")
+INTRODUCTION = """\
+# Benchmarks
+
+What the shop costs, in units of what *bare* costs: uvicorn and a ten-line application that sends the same bytes,
+measured in turns with it on the same core. One process of each service, all on one core; the load and PostgreSQL,
+which waits for its disk, on another. CPU is user and system time of all threads.
+"""
+
+
+def tables(shop: Shop, chosen: frozenset[str]) -> Iterator[str]:
+    """Measure, and give each table as Markdown as soon as it stands."""
+    for title, functions in TABLES.items():
+        rows = [row for function in functions if not chosen or function.__name__ in chosen for row in function(shop)]
+        if rows:
+            yield f"## {title}\n\n" + "\n".join(_table(rows)) + "\n"
+
+
+def _table(rows: Iterable[Row]) -> Iterator[str]:
+    yield "| work | measured | promise | kept |"
+    yield "|---|---|---|---|"
+    for row in rows:
+        yield f"| {row.work} | {row.measured} | {row.promise} | {'yes' if row.kept else 'no'} |"
+
+
+def surroundings(postgres: EmbeddedPostgres) -> str:
+    """When, where and on what the tables were measured."""
+    models = {
+        line.partition(": ")[2]
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    }
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return "\n".join(
+        (
+            f"- Command: `make bench`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            f"- Machine: {os.cpu_count()} cores ({', '.join(models) or platform.machine()}), {platform.system()}"
+            f" {platform.release()}",
+            f"- Versions: Python {platform.python_version()}, PostgreSQL {postgres.execute('SHOW server_version')},"
+            f" {libraries}",
+            "",
+        )
+    )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the shop against bare uvicorn.")
+    parser.add_argument("--write", action="store_true", help="keep the tables in docs/benchmarks.md")
+    known = {function.__name__ for functions in TABLES.values() for function in functions}
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these: {', '.join(sorted(known))}")
+    options = parser.parse_args()
+    if unknown := set(options.rows) - known:
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    if measure.SERVER_CORE == measure.LOAD_CORE:
+        sys.exit("the benchmark needs Linux and two cores: one for the servers, one for the load")
+
+    measure.pin(0, measure.LOAD_CORE)  # PostgreSQL, started from here, stays on this core too
+    with tempfile.TemporaryDirectory(prefix="souk-bench-") as folder:
+        postgres = EmbeddedPostgres(Path(folder, "postgres"))
+        postgres.start()
+        try:
+            page = [INTRODUCTION, surroundings(postgres)]
+            print(page[1], flush=True)
+            for table in tables(Shop(Path(folder), postgres), frozenset(options.rows)):
+                print(table, flush=True)
+                page.append(table)
+        finally:
+            postgres.stop()
+    if options.write:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text("\n".join(page))
+
+
+if __name__ == "__main__":
+    main()
