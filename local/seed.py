@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from starlette.types import ASGIApp
 
-from chassis.app import Service
 from local.edge import Edge
 
 CATALOGUE = Path(__file__).with_name("catalogue.ndjson")
@@ -15,7 +15,7 @@ CUSTOMER_PASSWORD = "customer of souk"  # noqa: S105 - of a shop that answers on
 
 
 async def seed(
-    services: Mapping[str, Service], admin_email: str, admin_password: str, say: Callable[[str], None]
+    services: Mapping[str, ASGIApp], admin_email: str, admin_password: str, say: Callable[[str], None]
 ) -> None:
     """Put the demo catalogue into a shop that has no products, and register the demo customer."""
     transport = httpx2.ASGITransport(Edge(services))
