@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from math import isnan, nan
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -10,8 +13,12 @@ import httpx2
 import orjson
 import structlog
 from fastapi import FastAPI, Response
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,7 +28,17 @@ from chassis.clients import DEADLINE, Peer, PooledTransport
 from chassis.context import Context, current
 from chassis.database import Database
 from chassis.migrations import expected_revision
-from chassis.problems import ContentTooLarge, ProblemResponse, Unavailable
+from chassis.problems import (
+    ContentTooLarge,
+    InvalidRequest,
+    NotFound,
+    Problem,
+    ProblemResponse,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    documented,
+)
 from chassis.schemas import ProblemDocument
 from chassis.settings import ServiceSettings
 from chassis.telemetry import UNMATCHED, Telemetry
@@ -67,12 +84,10 @@ class Service(FastAPI):
         super().__init__(
             title=f"Souk: {name}",
             version="1",
-            docs_url=f"/docs/{name}",
+            docs_url=None,
             redoc_url=None,
             openapi_url=f"/docs/{name}/openapi.json",
-            swagger_ui_oauth2_redirect_url=None,
             redirect_slashes=False,
-            max_body_size=MAX_BODY_BYTES,
             lifespan=_lifespan,
             separate_input_output_schemas=False,
         )
@@ -157,6 +172,10 @@ class Service(FastAPI):
             self.openapi_schema = schema
         return self.openapi_schema
 
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put before the routes only what `__call__` does not do: the exception handlers, and closing what a form uploads."""
+        return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), self.exception_handlers)
+
     def allowed_methods(self, path: str) -> list[str]:
         """The methods that the routes of this path know, for `Allow` (RFC 9110, 10.2.1)."""
         found: set[str] = set()
@@ -180,12 +199,15 @@ class Service(FastAPI):
                 traceparent = value.decode("latin-1")
             elif name == b"content-length":
                 request_bytes = int(value) if value.isdigit() else 0
+            elif name == b"transfer-encoding":
+                receive = self._counted(scope["path"], receive)
             elif name == DEADLINE_HEADER:
                 deadline = value
         context = Context(request_id=request_id, traceparent=traceparent)
         request_id_header = (b"x-request-id", context.request_id.encode("ascii"))
         status = response_bytes = 0
         seconds = 0.0
+        gone = False
 
         async def answer(message: Message) -> None:
             nonlocal status, response_bytes, seconds
@@ -198,43 +220,70 @@ class Service(FastAPI):
                 response_bytes += len(message.get("body", b""))
             await send(message)
 
+        async def hear() -> Message:
+            nonlocal gone
+            message = await receive()
+            if message["type"] == "http.disconnect" and not status:
+                gone = True
+            return message
+
         token = current.set(context)
         self._in_flight += 1
         try:
             if self._in_flight > self._max_in_flight and scope["path"] not in PROBES:
-                refusal = ProblemResponse(Unavailable("too many requests at once"), scope["path"])
-                await refusal(scope, receive, answer)
-            elif request_bytes > MAX_BODY_BYTES and request_bytes > self.body_limits.get(scope["path"], 0):
-                # A body of unknown length is counted as it comes, by FastAPI.
-                await ProblemResponse(ContentTooLarge(), scope["path"])(scope, receive, answer)
-            elif deadline is not None:
-                await self._within(deadline, context, scope, receive, answer)
+                raise Unavailable("too many requests at once")
+            if request_bytes > MAX_BODY_BYTES and request_bytes > self.body_limits.get(scope["path"], 0):
+                raise ContentTooLarge
+            if deadline is not None:
+                await self._within(deadline, context, scope, hear, answer)
             else:
-                await self.front(scope, receive, answer)
-        except Exception:
-            # The handler of unexpected errors has answered and logged; Starlette raises the error again for the
-            # server's log.
+                await self.front(scope, hear, answer)
+        except Problem as problem:
+            # Where the answer has begun it stays unfinished, which the server tells the client by closing.
             if not status:
-                raise
+                await ProblemResponse(problem, scope["path"])(scope, receive, answer)
         finally:
             self._in_flight -= 1
             current.reset(token)
-            # A request whose client went away before an answer began has no status, and is not an error of ours.
-            if status and scope["path"] not in PROBES:
+            # A request whose client went away before an answer began is not an error of ours, whatever was answered.
+            if status and not gone and scope["path"] not in PROBES:
                 handler = scope.get(HANDLER) or _handler(scope)
                 self.telemetry.http.observe(handler, scope["method"], status, seconds, request_bytes, response_bytes)
 
+    def _counted(self, path: str, receive: Receive) -> Receive:
+        """Count a body of unknown length as it comes, and raise 413 in whoever reads it when it is too long."""
+        left = self.body_limits.get(path, MAX_BODY_BYTES)
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413)
+            return message
+
+        return counted
+
     async def _within(self, limit: bytes, context: Context, scope: Scope, receive: Receive, answer: Send) -> None:
-        """Serve a request that its caller stops waiting for after `limit` seconds: then nothing of it goes on."""
+        """Serve a request that its caller stops waiting for after `limit` seconds: then nothing of it goes on.
+
+        Raises Unavailable when the deadline passes, InvalidRequest when it is no number.
+        """
         try:
             limit_s = float(limit)
-            loop = asyncio.get_running_loop()
-            context.deadline = loop.time() + limit_s
-            async with asyncio.timeout(limit_s):
+        except ValueError:
+            limit_s = nan
+        if isnan(limit_s):
+            raise InvalidRequest.field(DEADLINE, "must be a number of seconds")
+        context.deadline = asyncio.get_running_loop().time() + limit_s
+        timeout = asyncio.timeout(limit_s)
+        try:
+            async with timeout:
                 await self.front(scope, receive, answer)
-        except (TimeoutError, ValueError):
-            refusal = ProblemResponse(Unavailable("the deadline has passed"), scope["path"])
-            await refusal(scope, receive, answer)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise Unavailable("the deadline has passed") from None
 
 
 DEADLINE_HEADER = DEADLINE.lower().encode("ascii")
@@ -257,7 +306,11 @@ async def _lifespan(service: FastAPI) -> AsyncGenerator[None, None]:
 
 
 def _put_problems(schema: dict[str, Any]) -> None:
-    """Put the problem document into the schema, in place of FastAPI's own shape of a validation error."""
+    """Document the problems that come with the kind of an operation, whatever its route lists itself: no credential,
+    a body too large or of another type, no route for an odd id in a path, no service.
+
+    They take the place of FastAPI's own shape of a validation error.
+    """
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
@@ -265,17 +318,28 @@ def _put_problems(schema: dict[str, Any]) -> None:
     for name, definition in problem.pop("$defs", {}).items():
         components[name] = definition
     components["Problem"] = problem
-    content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for path in schema["paths"].values():
-        for operation in path.values():
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
             responses = operation["responses"]
-            unprocessable = responses.get("422", {})
-            if "application/json" in unprocessable.get("content", {}):
-                title = problems.InvalidRequest.title
-                responses["422"] = {"description": f"{title} (`invalid-request`)", "content": content}
-            responses.setdefault("503", {"description": f"{Unavailable.title} (`unavailable`)", "content": content})
+            if "application/json" in responses.get("422", {}).get("content", {}):
+                del responses["422"]
+            kinds: list[type[Problem]] = [Unavailable]
+            if "security" in operation:
+                kinds.append(Unauthenticated)
+            if "{" in path:
+                kinds.append(NotFound)
+            if "requestBody" in operation:
+                kinds += (ContentTooLarge, UnsupportedMediaType)
+            if "requestBody" in operation or "parameters" in operation:
+                kinds.append(InvalidRequest)
+            for status, response in documented(*kinds).items():
+                responses.setdefault(str(status), response)
+            operation["responses"] = dict(sorted(responses.items()))
 
 
+SCRIPT = "swagger-ui-bundle.js"
+STYLE = "swagger-ui.css"
+ASSET_HEADERS = {"Cache-Control": "public, max-age=86400"}
 PAGES = "".join(
     f'<li><a href="/docs/{name}">{name}</a> (<a href="/docs/{name}/openapi.json">OpenAPI document</a>)</li>'
     for name in SERVICES
@@ -332,7 +396,36 @@ def create_service(
 
     for path, endpoint in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics), ("/docs", docs)):
         service.add_api_route(path, endpoint, include_in_schema=False)
+    _add_swagger_ui(service)
     return service
+
+
+def _add_swagger_ui(service: Service) -> None:
+    """Serve Swagger UI from the wheel that ships its files: FastAPI's own page asks a content delivery network."""
+    wheel = find_spec("fastapi_standalone_docs")
+    assert wheel is not None
+    assert wheel.origin is not None
+    folder = Path(wheel.origin).with_name("static") / "swagger"
+    page = f"/docs/{service.service_name}"
+
+    async def swagger_ui() -> HTMLResponse:
+        """The service's documentation page."""
+        return get_swagger_ui_html(
+            openapi_url=f"{page}/openapi.json",
+            title=service.title,
+            swagger_js_url=f"{page}/{SCRIPT}",
+            swagger_css_url=f"{page}/{STYLE}",
+            swagger_favicon_url="data:,",
+        )
+
+    async def script() -> FileResponse:
+        return FileResponse(folder / SCRIPT, headers=ASSET_HEADERS)
+
+    async def style() -> FileResponse:
+        return FileResponse(folder / STYLE, headers=ASSET_HEADERS)
+
+    for path, endpoint in ((page, swagger_ui), (f"{page}/{SCRIPT}", script), (f"{page}/{STYLE}", style)):
+        service.add_api_route(path, endpoint, include_in_schema=False)
 
 
 def openapi_bytes(service: Service) -> bytes:

@@ -18,7 +18,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer, OAuth2PasswordBearer
 from jwt.algorithms import OKPAlgorithm
 
-from chassis.problems import Forbidden, Problem, Unauthenticated
+from chassis.problems import Forbidden, Unauthenticated, Unavailable
 from chassis.settings import ServiceSettings
 
 ISSUER = "souk"
@@ -111,7 +111,7 @@ class AccessTokens:
         self._verified: dict[str, tuple[Principal, float]] = {}
 
     async def verify(self, token: str) -> Principal:
-        """The user whom a token speaks for; raises Unauthenticated."""
+        """The user whom a token speaks for; raises Unauthenticated, or Unavailable where its key cannot be fetched."""
         now = time.monotonic()
         known = self._verified.get(token)
         if known is not None and known[1] > now:
@@ -136,10 +136,10 @@ class AccessTokens:
             self._fetching = asyncio.create_task(self._fetch())
         try:
             await asyncio.shield(self._fetching)
-        except Problem as problem:
-            if needed and not self._keys:
-                raise
-            log.warning("keys_not_fetched", problem=problem.code)
+        except Exception as error:  # no answer, a refusal, or an answer that is no key set
+            if needed:
+                raise Unavailable("the keys that verify access tokens cannot be fetched") from error
+            log.warning("keys_not_fetched", error=str(error))
 
     async def _fetch(self) -> None:
         """Fetch the set, at most once a second however many unknown key ids are tried."""

@@ -8,7 +8,7 @@ The seam is `httpx2.AsyncBaseTransport`. Over a network `PooledTransport` lies u
 import asyncio
 from datetime import timedelta
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import orjson
@@ -143,7 +143,8 @@ class Peer:
             found = _parsed(answer, content)
             if answer.status_code >= 400:
                 outcome = "refused"
-                raise PeerRefused(self.name, answer.status_code, found if isinstance(found, dict) else {})
+                document = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+                raise PeerRefused(self.name, answer.status_code, document)
             outcome = "answered"
             return found
         except orjson.JSONDecodeError:

@@ -86,6 +86,34 @@ def _dumps(value: Any) -> str:
     return orjson.dumps(value, default=str).decode()
 
 
+class _Lease:
+    """A connection for the length of a block. What says that the database cannot serve is raised as Unavailable."""
+
+    __slots__ = ("_connection", "_database")
+
+    def __init__(self, database: "Database") -> None:
+        self._database = database
+
+    async def __aenter__(self) -> "PoolConnectionProxy[asyncpg.Record]":
+        try:
+            self._connection = await self._database.acquire()
+        except OUTAGES as error:
+            raise Unavailable(OUTAGE) from error
+        return self._connection
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            await self._database.release(self._connection)
+        except OUTAGES as failure:
+            raise Unavailable(OUTAGE) from failure
+        # A DataError is an InterfaceError too, but of the arguments: our fault, not the database's.
+        if isinstance(error, OUTAGES) and not isinstance(error, asyncpg.DataError):
+            raise Unavailable(OUTAGE) from error
+
+
+OUTAGE = "the database does not answer"
+
+
 class Database(Statements):
     """A pool of connections that opens them when they are needed, so a service starts while its database is down.
 
@@ -117,17 +145,21 @@ class Database(Statements):
                 )
             return self._pool
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncGenerator["PoolConnectionProxy[asyncpg.Record]", None]:
-        """A connection of the pool; each statement on it commits by itself."""
-        try:
-            pool = self._pool or await self._open()
-            async with pool.acquire(timeout=self._acquire_timeout_s) as connection:
-                yield connection
-        except asyncpg.DataError:
-            raise  # an InterfaceError too, but of the arguments: our fault, not the database's
-        except OUTAGES as error:
-            raise Unavailable("the database does not answer") from error
+    def connection(self) -> "_Lease":
+        """A connection of the pool for an `async with` block; each statement on it commits by itself."""
+        return _Lease(self)
+
+    async def acquire(self) -> "PoolConnectionProxy[asyncpg.Record]":
+        """Take a connection out of the pool; for `connection()`, which gives it back."""
+        pool = self._pool or await self._open()
+        # The pool's own timeout would cost a task for each statement.
+        async with asyncio.timeout(self._acquire_timeout_s):
+            return await pool.acquire()
+
+    async def release(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        """Give a connection back; one that is broken is closed."""
+        if self._pool is not None:
+            await self._pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncGenerator["PoolConnectionProxy[asyncpg.Record]", None]:
@@ -173,7 +205,7 @@ class Database(Statements):
             self._pool = None
 
 
-def database(request: Request) -> Database:
+async def database(request: Request) -> Database:
     """The service's database, for a route whose work is one statement."""
     return request.app.state.database
 

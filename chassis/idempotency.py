@@ -21,18 +21,18 @@ MOST_CHARACTERS = 255
 KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", description="1 to 255 characters, kept 24 hours")]
 
 
-def optional_key(key: KeyHeader = None) -> str | None:
+async def optional_key(key: KeyHeader = None) -> str | None:
     """Take the request's key, or none; raises IdempotencyKeyInvalid."""
     if key is not None and not 1 <= len(key) <= MOST_CHARACTERS:
         raise IdempotencyKeyInvalid
     return key
 
 
-def required_key(key: KeyHeader = None) -> str:
+async def required_key(key: KeyHeader = None) -> str:
     """Take the request's key; raises IdempotencyKeyMissing or IdempotencyKeyInvalid."""
     if key is None:
         raise IdempotencyKeyMissing
-    optional_key(key)
+    await optional_key(key)
     return key
 
 

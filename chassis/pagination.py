@@ -13,7 +13,7 @@ from fastapi import Query
 from chassis.problems import InvalidCursor
 
 Limit = Annotated[int, Query(ge=1, le=100)]
-Cursor = Annotated[str | None, Query(max_length=2000)]
+Cursor = Annotated[str | None, Query()]
 
 DIGEST_BYTES = 8
 

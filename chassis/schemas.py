@@ -13,9 +13,15 @@ MAX_AMOUNT_MINOR = 10**12
 """The largest amount that is taken, in minor units: a hundred lines of 99 of it still fit a bigint."""
 
 
-def _without_nul(text: str) -> str:
+def storable(text: str) -> str:
+    """Return the text where PostgreSQL can store it; raises ValueError."""
     if "\x00" in text:
         raise ValueError("must not contain NUL")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can write half of a surrogate pair, UTF-8 cannot
+            raise ValueError("must not contain half of a surrogate pair") from None
     return text
 
 
@@ -31,7 +37,7 @@ def _country(code: str) -> str:
     return code
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(storable)]
 """A string as PostgreSQL can store it."""
 Id = Annotated[UUID, Strict(False)]
 """A UUID, written as a string."""

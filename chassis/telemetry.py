@@ -172,6 +172,7 @@ def configure_logging(service: str, level: str = "info") -> None:
 
     def bind_service(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event["service"] = service
+        event.pop("color_message", None)  # uvicorn's, for terminals
         return event
 
     shared: list[Any] = [

@@ -42,19 +42,19 @@ orders = APIRouter(prefix="/api/v1/orders", tags=["orders"], responses=documente
 internal = APIRouter(prefix="/internal/v1", tags=["between services"], responses=documented(Unauthenticated, Forbidden))
 
 
-def _carts(request: Request) -> Carts:
+async def _carts(request: Request) -> Carts:
     return request.app.state.carts
 
 
-def _orders(request: Request) -> Orders:
+async def _orders(request: Request) -> Orders:
     return request.app.state.orders
 
 
-def _saga(request: Request) -> Saga:
+async def _saga(request: Request) -> Saga:
     return request.app.state.saga
 
 
-def _settings(request: Request) -> OrderSettings:
+async def _settings(request: Request) -> OrderSettings:
     return request.app.state.settings
 
 
@@ -211,4 +211,4 @@ async def follow_order(
 @internal.get("/audit", response_class=StreamingResponse)
 async def audit(_: Auditor, database: Autocommit) -> StreamingResponse:
     """What this service believes: its orders, an NDJSON line each, as of one moment."""
-    return ndjson(database, repository.AUDIT)
+    return await ndjson(database, repository.AUDIT)

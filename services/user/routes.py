@@ -47,7 +47,7 @@ class Parts:
     keys: SigningKeys
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:
     return request.app.state.parts
 
 

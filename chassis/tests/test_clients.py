@@ -1,0 +1,286 @@
+"""Calls to a peer over real sockets: what it answers, how it fails, and what is made of it."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from chassis.clients import Peer, PeerRefused, PeerUnavailable, PooledTransport
+from chassis.context import Context, current
+from chassis.problems import MEDIA_TYPE
+from chassis.telemetry import Telemetry
+from chassis.testing import credential
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Line:
+    """A server on a socket of this machine, which does with each connection what the test says."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.port = 0
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def read_request(self, reader: asyncio.StreamReader) -> bytes:
+        """The head and the body of the next request."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next((line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b"0")
+        self.requests.append(head + await reader.readexactly(int(length)))
+        return self.requests[-1]
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator["Line"]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in self._open:
+                writer.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._open.add(writer)
+        try:
+            await self._serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has closed
+        finally:
+            writer.close()
+
+
+def answering(status: int, body: bytes, content_type: str = "application/json") -> Line:
+    """A server that gives every request the same answer and keeps its connections."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await line.read_request(reader)
+            head = f"HTTP/1.1 {status} Answer\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+
+    line = Line(serve)
+    return line
+
+
+TELEMETRY = Telemetry("order")
+
+
+@asynccontextmanager
+async def peer_at(port: int, *, timeout_s: float = 3.0) -> AsyncIterator[Peer]:
+    """The product service, as the order service would call it at this port."""
+    peer = Peer(
+        "product",
+        f"http://127.0.0.1:{port}",
+        credential("order"),
+        TELEMETRY,
+        PooledTransport(),
+        timeout_s=timeout_s,
+    )
+    try:
+        yield peer
+    finally:
+        await peer.aclose()
+
+
+def counted(outcome: str) -> float:
+    """How many calls had this outcome so far."""
+    found = TELEMETRY.registry.get_sample_value("souk_peer_requests_total", {"peer": "product", "outcome": outcome})
+    assert found is not None
+    return found
+
+
+@asynccontextmanager
+async def one_more(outcome: str) -> AsyncIterator[None]:
+    """What happens in the block is counted as one call with this outcome."""
+    before = counted(outcome)
+    yield
+    assert counted(outcome) == before + 1
+
+
+async def test_an_answer_is_its_json_and_a_call_says_who_asks_and_until_when() -> None:
+    async with answering(200, b'{"items": [1, 2]}').listening() as line, peer_at(line.port) as peer:
+        token = current.set(Context(request_id="mine"))
+        async with one_more("answered"):
+            assert await peer.call("PUT", "/internal/v1/things?a=b%20c", {"n": 1}) == {"items": [1, 2]}
+        current.reset(token)
+    head, _, body = line.requests[0].partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (entry.partition(": ") for entry in rest)}
+    assert first == "PUT /internal/v1/things?a=b%20c HTTP/1.1"
+    assert orjson.loads(body) == {"n": 1}
+    assert headers["host"] == f"127.0.0.1:{line.port}"
+    assert headers["content-type"] == "application/json"
+    assert headers["authorization"].startswith("Bearer ")
+    assert headers["x-request-id"] == "mine"
+    assert headers["traceparent"].startswith("00-")
+    assert float(headers["x-request-deadline"]) == 3
+
+
+async def test_an_answer_without_a_body_is_none() -> None:
+    async with answering(204, b"").listening() as line, peer_at(line.port) as peer:
+        assert await peer.call("DELETE", "/thing") is None
+
+
+async def test_a_problem_is_refused_with_its_facts() -> None:
+    document = {"type": "/problems/insufficient-stock", "status": 409, "items": [{"available": 0}]}
+    server = answering(409, orjson.dumps(document), MEDIA_TYPE)
+    async with server.listening() as line, peer_at(line.port) as peer, one_more("refused"):
+        with pytest.raises(PeerRefused) as refused:
+            await peer.call("POST", "/thing")
+    assert (refused.value.status, refused.value.code) == (409, "insufficient-stock")
+    assert refused.value.document == document
+
+
+async def test_a_refusal_that_is_no_problem_document_has_a_status_and_no_facts() -> None:
+    async with answering(404, b"<html>", "text/html").listening() as line, peer_at(line.port) as peer:
+        with pytest.raises(PeerRefused) as refused:
+            await peer.call("GET", "/thing")
+    assert (refused.value.status, refused.value.code, refused.value.document) == (404, "", {})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "content_type"),
+    [
+        (500, b"{}", "application/json"),
+        (503, b'{"type": "/problems/unavailable"}', MEDIA_TYPE),
+        (429, b'{"type": "/problems/too-many-attempts"}', MEDIA_TYPE),
+        (302, b"", "text/plain"),
+        (200, b"<html>", "text/html"),
+        (200, b'{"cut": "of', "application/json"),
+        (409, b"no json", MEDIA_TYPE),
+    ],
+)
+async def test_an_answer_that_tells_nothing_leaves_the_outcome_unknown(
+    status: int, body: bytes, content_type: str
+) -> None:
+    server = answering(status, body, content_type)
+    async with server.listening() as line, peer_at(line.port) as peer, one_more("failed"):
+        with pytest.raises(PeerUnavailable):
+            await peer.call("POST", "/thing")
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with peer_at(unused.getsockname()[1]) as peer, one_more("unreachable"):
+            with pytest.raises(PeerUnavailable, match="product"):
+                await peer.call("GET", "/thing")
+
+
+async def test_a_server_that_never_answers_is_waited_for_as_long_as_is_allowed() -> None:
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await line.read_request(reader)
+        await reader.read()
+
+    line = Line(serve)
+    async with line.listening(), peer_at(line.port, timeout_s=0.1) as peer, one_more("timeout"):
+        with pytest.raises(PeerUnavailable):
+            await peer.call("GET", "/thing")
+    assert len(line.requests) == 1
+
+
+async def test_a_server_that_stops_within_the_body_is_waited_for_as_long_as_is_allowed() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await line.read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun")
+        await reader.read()
+
+    line = Line(serve)
+    async with line.listening(), peer_at(line.port) as peer, one_more("timeout"):
+        with pytest.raises(PeerUnavailable):
+            await peer.call("GET", "/thing", timeout_s=0.1)
+
+
+async def test_the_deadline_of_the_request_ends_a_call_before_its_own_timeout() -> None:
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await line.read_request(reader)
+        await reader.read()
+
+    line = Line(serve)
+    async with line.listening(), peer_at(line.port, timeout_s=60) as peer, one_more("timeout"):
+        token = current.set(Context(deadline=asyncio.get_running_loop().time() + 0.1))
+        with pytest.raises(PeerUnavailable):
+            await peer.call("GET", "/thing")
+        current.reset(token)
+
+
+def closing_after(answer: bytes, *, reset: bool = False) -> Line:
+    """A server that answers a part and closes the connection, or resets it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await line.read_request(reader)
+        writer.write(answer)
+        await writer.drain()
+        if reset:
+            connection: Any = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    line = Line(serve)
+    return line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        closing_after(b""),
+        closing_after(b"HTTP/1.1 200 OK\r\ncontent-le"),
+        closing_after(b'HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"begun": '),
+        closing_after(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n"),
+        closing_after(b"", reset=True),
+        closing_after(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun", reset=True),
+        closing_after(b"220 mail.example ESMTP\r\n"),
+    ],
+    ids=["at once", "in the head", "in the body", "between chunks", "reset", "reset in the body", "another protocol"],
+)
+async def test_a_connection_that_breaks_leaves_the_outcome_unknown(line: Line) -> None:
+    async with line.listening(), peer_at(line.port) as peer, one_more("unreachable"):
+        with pytest.raises(PeerUnavailable):
+            await peer.call("POST", "/thing", {})
+
+
+async def test_one_connection_serves_call_after_call() -> None:
+    async with answering(200, b"1").listening() as line, peer_at(line.port) as peer:
+        for _ in range(20):
+            assert await peer.call("GET", "/thing") == 1
+    assert len(line.requests) == 20
+    assert line.connections == 1
+
+
+async def test_calls_at_once_do_not_wait_for_each_other() -> None:
+    everybody_is_here = asyncio.Barrier(10)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await line.read_request(reader)
+        await everybody_is_here.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+        await writer.drain()
+        await reader.read()
+
+    line = Line(serve)
+    async with line.listening(), peer_at(line.port, timeout_s=10) as peer:
+        assert await asyncio.gather(*(peer.call("GET", "/thing") for _ in range(10))) == [1] * 10
+
+
+async def test_after_a_broken_connection_the_next_call_gets_a_new_one() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await line.read_request(reader)
+        if line.connections > 1:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+            await writer.drain()
+
+    line = Line(serve)
+    async with line.listening(), peer_at(line.port) as peer:
+        with pytest.raises(PeerUnavailable):
+            await peer.call("POST", "/thing")
+        assert await peer.call("POST", "/thing") == 1
+    assert len(line.requests) == 2, "what may have happened must not be repeated by the pool"
