@@ -10,6 +10,7 @@ from itertools import cycle
 
 import httpx2
 import uvicorn
+from starlette.responses import RedirectResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from chassis.problems import NotFound, ProblemResponse
@@ -35,6 +36,9 @@ class ReverseProxy:
             await self._live(receive, send)
             return
         path: str = scope["path"]
+        if path == "/":
+            await RedirectResponse("/docs")(scope, receive, send)
+            return
         service = routed(path)
         if service is None:
             await ProblemResponse(NotFound(), path)(scope, receive, send)

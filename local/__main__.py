@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from errno import EADDRINUSE
 from pathlib import Path
 from time import perf_counter
 
@@ -48,7 +49,7 @@ def check_ports(first: int) -> dict[str, int]:
             try:
                 probe.bind((HOST, port))
             except OSError as error:
-                reason = "is taken" if isinstance(error, OSError) and error.errno == 98 else error.strerror
+                reason = "is taken" if error.errno == EADDRINUSE else error.strerror
                 raise CannotStart(
                     f"port {port} (for the {name}) {reason}: choose another, make run PORT=9000"
                 ) from None

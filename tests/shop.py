@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import randbelow
 
 import httpx2
 
@@ -32,11 +33,26 @@ class Shop:
     admin_password: str = ADMIN_PASSWORD
 
 
-def free_port() -> int:
-    """Find a port of this machine on which nobody listens."""
+def free_ports(count: int) -> int:
+    """Find as many ports in a row on which nobody listens, and return the first.
+
+    They are below those that the system gives to outgoing connections, one of which could take a port before its
+    server does.
+    """
+    while True:
+        first = 20_000 + randbelow(12_000 - count)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager
@@ -47,9 +63,11 @@ def running_shop(
     ends.
     """
     generate(folder / "secrets")
-    ports = {name: [free_port() for _ in range((replicas or {}).get(name, 1))] for name in SERVICES}
+    counts = {name: (replicas or {}).get(name, 1) for name in SERVICES}
+    edge_port = free_ports(1 + sum(counts.values()))
+    ahead = iter(range(edge_port + 1, edge_port + 1 + sum(counts.values())))
+    ports = {name: [next(ahead) for _ in range(count)] for name, count in counts.items()}
     urls = {name: [f"http://127.0.0.1:{port}" for port in found] for name, found in ports.items()}
-    edge_port = free_port()
     processes: list[subprocess.Popen[bytes]] = []
     with (folder / "shop.log").open("wb") as log:
         try:

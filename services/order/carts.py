@@ -34,8 +34,6 @@ class Carts:
         quote = quotes.get(product_id)
         if quote is None:
             raise ProductNotFound
-        if any(item.currency != quote.currency for item in items):
-            raise InvalidRequest.field("product_id", f"costs {quote.currency}; a cart has one currency")
         item = CartItem(product_id, quantity, quote.name, quote.unit_price_minor, quote.currency)
         if not await repository.put_item(self._database, user_id, item):
             raise InvalidRequest.field("product_id", f"a cart holds {repository.MOST_CART_LINES} products at most")
@@ -45,6 +43,7 @@ class Carts:
         return await self._products.quotes([(item.product_id, item.quantity) for item in items]) if items else {}
 
     def _answer(self, items: list[CartItem], quotes: dict[UUID, Quote]) -> CartAnswer:
+        """Price the cart. What it holds in two currencies cannot be ordered, and has no total but that of the first."""
         lines = [_line(item, quotes.get(item.product_id)) for item in items]
         priced = [line for line in lines if line.problem is None]
         currency = (priced or lines)[0].unit_price.currency if lines else self._currency

@@ -95,8 +95,11 @@ class Checkout:
 
     async def _address(self, user_id: UUID, wanted: NewOrder) -> dict[str, Any]:
         if wanted.address is not None:
+            if wanted.address_id is not None:
+                raise InvalidRequest.field("address_id", "cannot be given together with address")
             return facts(wanted.address)
-        assert wanted.address_id is not None
+        if wanted.address_id is None:
+            raise InvalidRequest.field("address", "is needed, or address_id")
         address = await self._users.address(user_id, wanted.address_id)
         if address is None:
             raise InvalidRequest.field("address_id", "is not one of yours")

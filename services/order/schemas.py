@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 
 from chassis.schemas import Address, Answer, Body, Id, Money, Quantity, Time
 from services.order import domain
@@ -33,26 +33,24 @@ class CartQuantity(Body):
     quantity: Quantity
 
 
-class NewOrder(Body):
-    """What is ordered, or the cart where `items` is absent; where it goes; how it is paid."""
+def _each_product_once(items: list[Wanted]) -> list[Wanted]:
+    if len({item.product_id for item in items}) < len(items):
+        raise ValueError("must name each product once")
+    return items
 
-    items: Annotated[list[Wanted], Field(min_length=1, max_length=100)] | None = None
+
+Items = Annotated[list[Wanted], Field(min_length=1, max_length=100), AfterValidator(_each_product_once)]
+
+
+class NewOrder(Body):
+    """What is ordered, or the cart where `items` is absent; where it goes, by one of two ways; how it is paid."""
+
+    items: Annotated[list[Wanted], Field(min_length=1, max_length=100), AfterValidator(_each_product_once)] | None = (
+        None
+    )
     address: Address | None = None
     address_id: Id | None = None
     payment_method: PaymentMethod
-
-    @model_validator(mode="after")
-    def _one_address(self) -> Self:
-        if (self.address is None) == (self.address_id is None):
-            raise ValueError("give either address or address_id")
-        return self
-
-    @model_validator(mode="after")
-    def _each_product_once(self) -> Self:
-        items = self.items or []
-        if len({item.product_id for item in items}) < len(items):
-            raise ValueError("items must name each product once")
-        return self
 
 
 class CartLine(Answer):

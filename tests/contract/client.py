@@ -213,9 +213,9 @@ class Cart(Shape):
 
 
 class OrderLine(Shape):
-    """A line as it was bought."""
+    """A line as it was bought; a product that was made up by the buyer has the id that it was given."""
 
-    product_id: UUID7
+    product_id: UUID
     sku: str
     name: str
     quantity: int

@@ -1,0 +1,81 @@
+"""`python -m local` as a person runs it: it starts, sells, stops on Ctrl-C, keeps its data, and says what is wrong."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+from chassis.migrations import ROOT
+from tests.shop import free_ports
+
+
+@contextmanager
+def shop(port: int, data: Path) -> Generator[tuple["subprocess.Popen[str]", list[str]], None, None]:
+    """The shop from its start to `end   Ctrl-C`, and the lines that it printed until then."""
+    command = (sys.executable, "-m", "local", "--port", str(port), "--data", str(data))
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        try:
+            yield process, lines
+        finally:
+            process.send_signal(signal.SIGINT)
+            lines.extend(process.stdout)
+            process.wait(30)
+
+
+def test_the_shop_starts_says_where_it_is_stops_on_ctrl_c_and_keeps_its_data(tmp_path: Path) -> None:
+    port = free_ports(5)
+    origin = f"http://127.0.0.1:{port}"
+    with shop(port, tmp_path / "var") as (first, lines):
+        printed = "".join(lines)
+        for said in (origin, "/docs", "customer@souk.example", "admin@souk.example", "72 products", "migrating"):
+            assert said in printed
+        products = httpx2.get(f"{origin}/api/v1/products", params={"limit": 100}).json()["items"]
+        assert len(products) == 72
+        picture = httpx2.get(origin + products[0]["image_url"])
+        assert (picture.status_code, picture.headers["content-type"]) == (200, "image/svg+xml")
+        assert httpx2.get(origin).headers["location"] == "/docs"
+        assert httpx2.get(f"{origin}/metrics").status_code == 404
+        assert httpx2.get(f"http://127.0.0.1:{port + 4}/metrics").status_code == 200
+        account = {"email": "kept@souk.example", "password": "kept over a restart", "name": "Kept"}
+        assert httpx2.post(f"{origin}/api/v1/auth/register", json=account).status_code == 201
+    assert first.returncode == 0
+    assert re.search(r"stopped; the data is kept\n$", "".join(lines))
+    with shop(port, tmp_path / "var") as (_, lines):
+        assert "migrating" not in "".join(lines)
+        assert "seeding" not in "".join(lines)
+        assert httpx2.post(f"{origin}/api/v1/auth/register", json=account).status_code == 409
+
+
+def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = (sys.executable, "-m", "local", "--port", str(port), "--data", str(tmp_path / "var"))
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines() == [f"souk: port {port} (for the edge) is taken: choose another, make run PORT=9000"]
+
+
+def test_a_data_folder_of_another_version_is_one_clear_line(tmp_path: Path) -> None:
+    cluster = tmp_path / "var" / "postgres"
+    cluster.mkdir(parents=True)
+    (cluster / "PG_VERSION").write_text("16\n")
+    command = (sys.executable, "-m", "local", "--port", str(free_ports(5)), "--data", str(tmp_path / "var"))
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("souk: ")
+    assert "16" in line
