@@ -25,7 +25,8 @@ RUN python -m compileall -q --invalidation-mode unchecked-hash /app \
 FROM base
 ARG SERVICE
 LABEL org.opencontainers.image.title="souk/${SERVICE}" org.opencontainers.image.licenses="Apache-2.0"
-RUN pip uninstall --yes --quiet pip && mkdir -p /run/secrets
+# A new volume mounted at /run/secrets takes over its owner, so that whoever makes the secrets need not be root.
+RUN pip uninstall --yes --quiet pip && install -d -o 10001 -g 10001 /run/secrets
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app

@@ -1,0 +1,185 @@
+"""docker-compose.yml keeps what it promises; no Docker is needed to read it."""
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from chassis.migrations import ROOT
+from chassis.secrets import SERVICES, generate
+from local.edge import ROUTES
+from local.postgres import SETTINGS
+from services.order.settings import OrderSettings
+from services.payment.settings import PaymentSettings
+from services.product.settings import ProductSettings
+from services.user.settings import UserSettings
+
+Tree = dict[str, Any]
+
+SETTINGS_OF = {"user": UserSettings, "product": ProductSettings, "payment": PaymentSettings, "order": OrderSettings}
+OF_ITS_OWN_MODE = {"listen_addresses", "max_connections"}
+"""Where the embedded PostgreSQL differs: it answers on a socket, and several platforms under test share it."""
+RESERVED_CONNECTIONS = 3
+"""PostgreSQL's default of `superuser_reserved_connections`."""
+
+
+def read(path: str) -> Tree:
+    """Parse a YAML file of the repository."""
+    return cast("Tree", yaml.safe_load((ROOT / path).read_text()))
+
+
+COMPOSE = read("docker-compose.yml")
+CONTAINERS: dict[str, Tree] = COMPOSE["services"]
+ONE_SHOTS = {"secrets", "databases", *(f"migrate-{service}" for service in SERVICES), "seed"}
+EDGE: Tree = read("compose/routes.yml")["http"]
+
+
+def replicas(service: str) -> int:
+    """How many containers a service runs in."""
+    return CONTAINERS[service]["deploy"]["replicas"]
+
+
+def secret_folders(container: str) -> list[str]:
+    """The parts of the secrets that a container sees; empty for all of them."""
+    found: list[str] = []
+    for mount in CONTAINERS[container].get("volumes", []):
+        if isinstance(mount, str):
+            found += [""] * mount.startswith("secrets:")
+        elif mount["source"] == "secrets":
+            assert mount["read_only"]
+            found.append(mount["volume"]["subpath"])
+    return found
+
+
+def postgres_settings() -> dict[str, str]:
+    """What PostgreSQL is started with."""
+    _, *options = CONTAINERS["postgres"]["command"]
+    return dict(option.removeprefix("-c").split("=", 1) for option in options)
+
+
+def prefixes(rule: str) -> set[str]:
+    """The prefixes of a rule. Each `PathPrefix` ends at a slash and belongs to the `Path` without it."""
+    paths = set(re.findall(r"(?<!\w)Path\(`(.+?)`\)", rule))
+    below = set(re.findall(r"PathPrefix\(`(.+?)`\)", rule))
+    assert below == {f"{path}/" for path in paths - {"/docs"}}
+    wanted = [*(f"Path(`{path}`)" for path in paths), *(f"PathPrefix(`{path}`)" for path in below)]
+    assert sorted(rule.split(" || ")) == sorted(wanted)
+    return paths
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_each_container_is_hardened(container: str) -> None:
+    running = CONTAINERS[container]
+    assert running["user"] == "10001:10001"
+    assert running["read_only"] is True
+    assert running["cap_drop"] == ["ALL"]
+    assert "cap_add" not in running
+    assert running["security_opt"] == ["no-new-privileges:true"]
+    assert not running.get("privileged")
+    assert "/tmp" in running["tmpfs"]  # noqa: S108 - a mount, not a file name that can be guessed
+    assert set(running["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_each_image_is_built_here_or_pinned_to_a_version(container: str) -> None:
+    image: str = CONTAINERS[container]["image"]
+    built = {CONTAINERS[service]["image"]: service for service in SERVICES}
+    if image in built:
+        assert CONTAINERS[built[image]]["build"] == {"context": ".", "args": {"SERVICE": built[image]}}
+    else:
+        assert re.fullmatch(r"[a-z/]+:v?\d[\w.-]*", image)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_no_secret_is_in_an_environment(container: str, tmp_path: Path) -> None:
+    generate(tmp_path, database_host="postgres")
+    secrets = {file.name.upper() for file in tmp_path.glob("*/*")} | {"POSTGRES_PASSWORD", "PGPASSWORD"}
+    assert secrets > {"SERVICE_KEY", "DATABASE_URL", "ADMIN_PASSWORD", "KEY_ENCRYPTION_KEY"}
+    assert not secrets & set(CONTAINERS[container].get("environment", {}))
+
+
+def test_each_container_sees_its_own_secrets_only() -> None:
+    expected = {service: [service] for service in SERVICES}
+    expected |= {f"migrate-{service}": [service] for service in SERVICES}
+    expected |= {"postgres": ["postgres"], "databases": ["postgres"], "audit": ["audit"]}
+    expected |= {"seed": ["user/admin_password"], "secrets": [""], "edge": []}
+    assert {container: secret_folders(container) for container in CONTAINERS} == expected
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_runs_in_two_replicas_that_stop_in_peace(service: str) -> None:
+    assert replicas(service) == 2
+    assert CONTAINERS[service]["stop_grace_period"] == "45s"
+    assert "/readyz" in CONTAINERS[service]["healthcheck"]["test"][-1]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_told_only_what_it_has_a_setting_for(service: str) -> None:
+    every_setting = {name.upper() for settings in SETTINGS_OF.values() for name in settings.model_fields}
+    own = {name.upper() for name in SETTINGS_OF[service].model_fields}
+    told: dict[str, str] = CONTAINERS[service]["environment"]
+    assert told.keys() <= every_setting
+    assert told.keys() - own <= {"USER_URL", "PRODUCT_URL", "PAYMENT_URL"}  # the same for all
+    for peer in SERVICES[:3]:
+        assert told[f"{peer.upper()}_URL"] == f"http://{peer}:{CONTAINERS[peer]['environment']['PORT']}"
+    assert CONTAINERS[f"migrate-{service}"]["environment"] == told
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_starts_when_its_schema_is_there(service: str) -> None:
+    completed = {"condition": "service_completed_successfully"}
+    assert CONTAINERS[service]["depends_on"] == {f"migrate-{service}": completed}
+    assert CONTAINERS[f"migrate-{service}"]["command"] == "migrate"
+    assert CONTAINERS[f"migrate-{service}"]["depends_on"] == {"databases": completed}
+
+
+def test_something_waits_for_each_one_shot() -> None:
+    """`docker compose up --wait` takes a container that has ended for a failure, unless another one waits for that."""
+    waited_for = {
+        dependency
+        for container in CONTAINERS.values()
+        for dependency, wait in container.get("depends_on", {}).items()
+        if wait["condition"] == "service_completed_successfully"
+    }
+    assert waited_for == ONE_SHOTS
+    assert {name for name, container in CONTAINERS.items() if container["restart"] == "no"} == ONE_SHOTS | {"audit"}
+
+
+def test_the_edge_routes_what_it_routes_in_local_mode() -> None:
+    routers: dict[str, Tree] = EDGE["routers"]
+    routed = {
+        prefix: routers[service]["service"] for service in SERVICES for prefix in prefixes(routers[service]["rule"])
+    }
+    assert routed == ROUTES
+    assert routers.keys() - set(SERVICES) == {"home"}
+    assert routers["home"]["rule"] == "Path(`/`)"
+
+
+def test_the_edge_knows_every_replica() -> None:
+    for service in SERVICES:
+        port = CONTAINERS[service]["environment"]["PORT"]
+        expected = [f"http://{COMPOSE['name']}-{service}-{n + 1}:{port}" for n in range(replicas(service))]
+        assert [server["url"] for server in EDGE["services"][service]["loadBalancer"]["servers"]] == expected
+
+
+def test_only_the_edge_is_reached_from_outside_and_only_from_this_machine() -> None:
+    assert {name: container["ports"] for name, container in CONTAINERS.items() if "ports" in container} == {
+        "edge": ["127.0.0.1:8000:8000"]
+    }
+    assert {name for name, network in COMPOSE["networks"].items() if not network.get("internal")} == {"public"}
+    assert [name for name, container in CONTAINERS.items() if "public" in container.get("networks", [])] == ["edge"]
+
+
+def test_the_pools_fit_into_postgres() -> None:
+    pools = 0
+    for service in SERVICES:
+        default = SETTINGS_OF[service].model_fields["database_pool_size"].default
+        pools += replicas(service) * int(CONTAINERS[service]["environment"].get("DATABASE_POOL_SIZE", default))
+    assert pools < int(postgres_settings()["max_connections"]) - RESERVED_CONNECTIONS
+
+
+def test_postgres_is_tuned_as_in_local_mode() -> None:
+    here = {name: value for name, value in postgres_settings().items() if name not in OF_ITS_OWN_MODE}
+    assert here == {name: value for name, value in SETTINGS.items() if name not in OF_ITS_OWN_MODE}
