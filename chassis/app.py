@@ -30,6 +30,7 @@ from chassis.database import Database
 from chassis.migrations import expected_revision
 from chassis.problems import (
     ContentTooLarge,
+    InternalError,
     InvalidRequest,
     NotFound,
     Problem,
@@ -173,7 +174,9 @@ class Service(FastAPI):
         return self.openapi_schema
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Put before the routes only what `__call__` does not do: the exception handlers, and closing what a form uploads."""
+        """Put before the routes only what `__call__` does not do: the exception handlers, and closing what a form
+        uploads.
+        """
         return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), self.exception_handlers)
 
     def allowed_methods(self, path: str) -> list[str]:
@@ -190,6 +193,7 @@ class Service(FastAPI):
             await super().__call__(scope, receive, send)
             return
         started_at = perf_counter()
+        scope["app"] = self  # as Starlette does, for what is in front of it too
         request_id = traceparent = deadline = None
         request_bytes = 0
         for name, value in scope["headers"]:
@@ -242,6 +246,11 @@ class Service(FastAPI):
             # Where the answer has begun it stays unfinished, which the server tells the client by closing.
             if not status:
                 await ProblemResponse(problem, scope["path"])(scope, receive, answer)
+        except Exception as error:
+            if status:
+                raise
+            log.exception("unexpected_error", method=scope["method"], path=scope["path"], exc_info=error)
+            await ProblemResponse(InternalError(), scope["path"])(scope, receive, answer)
         finally:
             self._in_flight -= 1
             current.reset(token)

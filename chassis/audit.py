@@ -14,7 +14,8 @@ async def ndjson(database: Database, *queries: str) -> StreamingResponse:
     """Answer with the rows of the queries, whose only column is a JSON object as text, in constant memory.
 
     One snapshot serves all of them, in a transaction that lasts as long as the stream: the price of a view that is
-    consistent. The first rows are fetched before the answer begins, so an outage is a 503 and not a stream that breaks off.
+    consistent. The first rows are fetched before the answer begins, so an outage is a 503 and not a stream that
+    breaks off.
     """
     lines = _lines(database, queries)
     first = await anext(lines, b"")

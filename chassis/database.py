@@ -152,6 +152,8 @@ class Database(Statements):
     async def acquire(self) -> "PoolConnectionProxy[asyncpg.Record]":
         """Take a connection out of the pool; for `connection()`, which gives it back."""
         pool = self._pool or await self._open()
+        if pool.get_idle_size():
+            return await pool.acquire()  # at once
         # The pool's own timeout would cost a task for each statement.
         async with asyncio.timeout(self._acquire_timeout_s):
             return await pool.acquire()

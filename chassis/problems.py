@@ -234,20 +234,14 @@ async def _http(request: Request, error: Exception) -> Response:
     return ProblemResponse(problem, request.url.path)
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
-    return ProblemResponse(InternalError(), request.url.path)
-
-
 async def _gone(request: Request, _error: Exception) -> Response:
     """The client went away while its body was read: nobody gets this answer, and nothing went wrong here."""
     return ProblemResponse(InvalidRequest.field("body", "ended before it was complete"), request.url.path)
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers of all kinds of errors."""
+    """Register the handlers. What none of them knows is answered by the outermost layer, as InternalError."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _unexpected)

@@ -30,7 +30,7 @@ class Build(Protocol):
 @pytest.fixture(scope="session", autouse=True)
 def json_logs() -> None:
     """Log as a service does: what is not configured draws each traceback for a person, which takes seconds."""
-    configure_logging("tests")
+    configure_logging("tests", "warning")
 
 
 @pytest.fixture(scope="session")

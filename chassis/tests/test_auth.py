@@ -275,7 +275,7 @@ def service_token(**changes: Any) -> str:
     now = int(time.time())
     claims = {"iss": "order", "aud": "product", "iat": now, "exp": now + 300}
     headers = {"kid": changes.pop("kid", "order"), "typ": changes.pop("typ", SERVICE_TOKEN_TYPE)}
-    key = changes.pop("key", None) or OKPAlgorithm.from_jwk(KEYS["order"])
+    key: Any = changes.pop("key", None) or OKPAlgorithm.from_jwk(KEYS["order"])
     return jwt.encode(claims | changes, key, "EdDSA", headers)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ class Line:
         return self.requests[-1]
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator["Line"]:
+    async def listening(self) -> AsyncGenerator["Line"]:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -76,7 +76,7 @@ TELEMETRY = Telemetry("order")
 
 
 @asynccontextmanager
-async def peer_at(port: int, *, timeout_s: float = 3.0) -> AsyncIterator[Peer]:
+async def peer_at(port: int, *, timeout_s: float = 3.0) -> AsyncGenerator[Peer]:
     """The product service, as the order service would call it at this port."""
     peer = Peer(
         "product",
@@ -100,7 +100,7 @@ def counted(outcome: str) -> float:
 
 
 @asynccontextmanager
-async def one_more(outcome: str) -> AsyncIterator[None]:
+async def one_more(outcome: str) -> AsyncGenerator[None]:
     """What happens in the block is counted as one call with this outcome."""
     before = counted(outcome)
     yield

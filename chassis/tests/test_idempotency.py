@@ -56,21 +56,21 @@ def test_the_order_of_a_list_counts() -> None:
 
 
 @pytest.mark.parametrize("key", ["a", "k" * 255, "any string: !§$%", " "])
-def test_a_key_of_1_to_255_characters_is_taken(key: str) -> None:
-    assert required_key(key) == optional_key(key) == key
+async def test_a_key_of_1_to_255_characters_is_taken(key: str) -> None:
+    assert await required_key(key) == await optional_key(key) == key
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256])
-def test_a_key_of_another_length_is_refused(key: str) -> None:
+async def test_a_key_of_another_length_is_refused(key: str) -> None:
     for take in (required_key, optional_key):
         with pytest.raises(IdempotencyKeyInvalid):
-            take(key)
+            await take(key)
 
 
-def test_only_a_route_that_needs_a_key_misses_it() -> None:
-    assert optional_key(None) is None
+async def test_only_a_route_that_needs_a_key_misses_it() -> None:
+    assert await optional_key(None) is None
     with pytest.raises(IdempotencyKeyMissing):
-        required_key(None)
+        await required_key(None)
 
 
 def test_a_stored_answer_is_given_again_as_it_was_and_says_so() -> None:

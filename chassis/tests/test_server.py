@@ -12,7 +12,7 @@ import pytest
 
 from chassis.migrations import ROOT
 from chassis.testing import JWKS, KEYS
-from tests.shop import free_port
+from tests.shop import free_ports
 
 MODULE = "chassis.tests.application"
 
@@ -29,7 +29,7 @@ def environment(url: str, port: int) -> dict[str, str]:
 @pytest.fixture
 async def running(notes_url: str, tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A process that serves, and its address."""
-    port = free_port()
+    port = free_ports(1)
     with (tmp_path / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", MODULE), cwd=ROOT, env=environment(notes_url, port), stdout=log, stderr=log

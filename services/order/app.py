@@ -1,6 +1,7 @@
 """The order service: its wiring, and nothing else."""
 
 from chassis.app import Service, Transports, create_service
+from chassis.direct import Direct
 from services.order import routes
 from services.order.carts import Carts
 from services.order.checkout import Checkout
@@ -46,4 +47,5 @@ def create_app(settings: OrderSettings, transports: Transports | None = None) ->
     service.include_router(routes.cart)
     service.include_router(routes.orders)
     service.include_router(routes.internal)
+    service.front = Direct(service.front, routes.orders, {routes.place_order})
     return service

@@ -143,7 +143,7 @@ SELECT json_build_object('kind', 'order', 'id', id, 'user_id', user_id, 'status'
     'total', json_build_object('amount_minor', total_minor, 'currency', currency),
     'lines', (SELECT json_agg(json_build_object('product_id', line->'product_id', 'quantity', line->'quantity'))
         FROM jsonb_array_elements(lines) AS line),
-    'payment_id', payment_id, 'unfinished', lease_until IS NOT NULL,
+    'payment_id', payment_id,
     'updated_at', to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
 FROM orders
 """

@@ -1,6 +1,7 @@
 """The payment service's wiring."""
 
 from chassis.app import Service, Transports, create_service
+from chassis.direct import Direct
 from services.payment import repository, routes
 from services.payment.charges import Charges
 from services.payment.metrics import PaymentMetrics
@@ -36,4 +37,5 @@ def create_app(
     service.state.refunds = refunds
     service.include_router(routes.public)
     service.include_router(routes.internal)
+    service.front = Direct(service.front, routes.internal, {routes.authorise_payment, routes.capture_payment})
     return service

@@ -4,12 +4,12 @@ What changes a payment is one statement that compares its status, so of a captur
 sees what the other has done. Statements that move money write payment, history and ledger together.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from chassis.database import Database, Statements
+from chassis.database import Statements
 from chassis.idempotency import KEPT_HOURS
 from services.payment.domain import CAPTURE, REFUND, PaymentNotFound, Status, sources
 
@@ -428,21 +428,3 @@ SELECT json_build_object('kind', 'provider_record', 'order_id', key, 'status', s
 FROM simulator_charges
 """,
 )
-
-
-async def audit(database: Database) -> AsyncIterator[bytes]:
-    """What this service and its provider believe, as of one moment, in chunks of lines of JSON.
-
-    The first chunk is empty: to ask for it opens the transaction, or raises Unavailable.
-    """
-    async with database.transaction(isolation="repeatable_read", readonly=True) as connection:
-        yield b""
-        for query in AUDIT:
-            lines: list[str] = []
-            async for row in connection.cursor(query, prefetch=AUDIT_PREFETCH):
-                lines.append(row[0])
-                if len(lines) == AUDIT_PREFETCH:
-                    yield "\n".join((*lines, "")).encode()
-                    lines.clear()
-            if lines:
-                yield "\n".join((*lines, "")).encode()

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
+from chassis.audit import ndjson
 from chassis.auth import Admin, Auditor, OrderService, Shopper
 from chassis.context import context
 from chassis.database import Autocommit
@@ -195,6 +196,4 @@ async def refund_rest_of_payment(order_id: UUID, body: Rest, refunds: TheRefunds
 )
 async def audit(database: Autocommit, _caller: Auditor) -> StreamingResponse:
     """What this service and its provider believe: payments, refunds, ledger entries, provider records."""
-    chunks = repository.audit(database)
-    await anext(chunks)
-    return StreamingResponse(chunks, media_type="application/x-ndjson")
+    return await ndjson(database, *repository.AUDIT)

@@ -1,6 +1,7 @@
 """The product service, wired."""
 
 from chassis.app import Service, Transports, create_service
+from chassis.direct import Direct
 from services.product import routes
 from services.product.expiry import expire_reservations
 from services.product.metrics import Metrics
@@ -23,6 +24,7 @@ def create_app(settings: ProductSettings, transports: Transports | None = None) 
     service.include_router(routes.catalogue_routes)
     service.include_router(routes.admin_routes)
     service.include_router(routes.internal_routes)
+    service.front = Direct(service.front, routes.internal_routes, {routes.quote, routes.reserve, routes.commit})
     service.body_limits[routes.IMPORT_PATH] = MAX_BODY_BYTES
 
     service.front = cache = ReadCache(

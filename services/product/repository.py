@@ -9,7 +9,7 @@ All parts of one statement see the same snapshot, so what is decided on a row th
 `SELECT ... FOR UPDATE`: READ COMMITTED waits for the lock and then reads the row anew.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -743,21 +743,3 @@ AUDIT = (
     FROM reservations
     """,
 )
-ROWS_A_CHUNK = 500
-
-
-async def audit(database: Database) -> AsyncGenerator[bytes]:
-    """All stock and reservations as NDJSON, in chunks of lines, of one moment.
-
-    The transaction and its connection are held while the stream lasts: the accepted cost of one moment.
-    """
-    async with database.transaction(isolation="repeatable_read", readonly=True) as connection:
-        for statement in AUDIT:
-            lines: list[str] = []
-            async for row in connection.cursor(statement, prefetch=1000):
-                lines.append(row[0])
-                if len(lines) == ROWS_A_CHUNK:
-                    yield "\n".join((*lines, "")).encode()
-                    lines.clear()
-            if lines:
-                yield "\n".join((*lines, "")).encode()

@@ -1,14 +1,14 @@
 """The product service over HTTP. Valid reads of the catalogue are answered before they come here, by `read_cache`."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
+from chassis.audit import ndjson
 from chassis.auth import Admin, Auditor, OrderService
+from chassis.database import Autocommit
 from chassis.problems import (
     Forbidden,
     IllegalTransition,
@@ -26,9 +26,9 @@ from services.product import pictures
 from services.product.conditional import NO_CACHE, if_match, matches
 from services.product.domain import PictureNotFound, ProductNotFound, ReservationNotFound, SkuTaken
 from services.product.metrics import Metrics
-from services.product.product_import import CSV, MAX_BODY_BYTES, NDJSON, import_products
+from services.product.product_import import CSV, NDJSON, import_products
 from services.product.reads import Reads, Representation, represent
-from services.product.repository import Catalogue, Held, Stock, audit
+from services.product.repository import AUDIT, Catalogue, Held, Stock
 from services.product.schemas import (
     Category,
     ImportReport,
@@ -152,7 +152,6 @@ async def move_stock(product_id: Id, movement: StockMovement, request: Request, 
 
 @admin_routes.post(
     "/import",
-    max_body_size=MAX_BODY_BYTES,
     responses=answers(200, ImportReport, *ADMINS, UnsupportedMediaType, InvalidRequest),
     openapi_extra={
         "requestBody": {
@@ -211,19 +210,9 @@ async def release(order_id: Id, request: Request, _: OrderService) -> None:
     response_class=StreamingResponse,
     responses={200: {"content": {NDJSON: {"schema": {"type": "string"}}}}, **documented(*ADMINS)},
 )
-async def stream_audit(request: Request, _: Auditor) -> StreamingResponse:
+async def stream_audit(_: Auditor, database: Autocommit) -> StreamingResponse:
     """All stock and reservations of one moment, a JSON object a line."""
-    chunks = audit(request.app.state.database)
-    # The first chunk comes before the answer begins, so that an outage is still answered by a status.
-    first = await anext(chunks, b"")
-
-    async def body() -> AsyncIterator[bytes]:
-        async with aclosing(chunks):
-            yield first
-            async for chunk in chunks:
-                yield chunk
-
-    return StreamingResponse(body(), media_type=NDJSON)
+    return await ndjson(database, *AUDIT)
 
 
 def _reservation(order_id: Id, held: Held, request: Request) -> Reservation:

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from chassis.schemas import AmountMinor, Answer, Body, Currency, Id, Money, Quantity, Text, Time
+from chassis.schemas import AmountMinor, Answer, Body, Currency, Id, Money, Quantity, Text, Time, storable
 
 MAX_UNITS = 10**9
 MAX_ATTRIBUTES_BYTES = 20_000
@@ -20,8 +20,7 @@ MAX_DEPTH = 5
 def _check(value: JsonValue, depth: int) -> None:
     match value:
         case str():
-            if "\x00" in value:
-                raise ValueError("must not contain NUL")
+            storable(value)
         case bool() | None:
             pass
         case int():
