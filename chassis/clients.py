@@ -1,7 +1,7 @@
 """Calls to other services: httpx's transport interface over a fast pool, with deadline, trace, credential and problems.
 
 The seam is `httpx2.AsyncBaseTransport`. Over a network `PooledTransport` lies under it, in one process
-`httpx2.ASGITransport`, in tests a wrapper that loses replies. A `Peer` spares what httpx's client does for each call
+`InProcessTransport`, in tests a wrapper that loses replies. A `Peer` spares what httpx's client does for each call
 (cookies, redirects, proxies, merging of defaults): docs/decisions/peer-calls.md has the measurement.
 """
 
@@ -26,6 +26,10 @@ IDLE_TIMEOUT_S = 20.0
 a closing socket.
 """
 CONNECTIONS = 100
+TARGET = "target"
+"""httpx's extension for the request's target: a peer's URL is parsed once, and each call's path goes beside it, since
+parsing costs more than the call's headers and body together.
+"""
 DEADLINE = "X-Request-Deadline"
 """How many seconds the caller still waits. A duration, as in gRPC, and not a time of day: clocks differ."""
 
@@ -50,6 +54,11 @@ class PeerUnavailable(Unavailable):
         self.outcome = outcome
 
 
+def target(request: httpx2.Request) -> bytes:
+    """The path and query that a request asks for, as they go over the wire."""
+    return request.extensions.get(TARGET) or request.url.raw_path
+
+
 class PooledTransport(httpx2.AsyncBaseTransport):
     """httpx's transport interface over pyreqwest's connection pool."""
 
@@ -71,7 +80,10 @@ class PooledTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         client = self._client or self._open()
-        call = client.request(request.method, str(request.url)).headers(request.headers.multi_items())
+        url = str(request.url)
+        if TARGET in request.extensions:
+            url = url.rstrip("/") + target(request).decode("ascii")
+        call = client.request(request.method, url).headers(request.headers.multi_items())
         timeout_s = request.extensions.get("timeout", {}).get("read")
         if timeout_s is not None:
             call = call.timeout(timedelta(seconds=timeout_s))
@@ -108,8 +120,8 @@ class Peer:
         timeout_s: float = 3.0,
     ) -> None:
         self.name = name
-        self._url = url.rstrip("/")
-        self._host = httpx2.URL(url).netloc.decode("ascii")
+        self._url = httpx2.URL(url)
+        self._host = self._url.netloc.decode("ascii")
         self._credential = credential
         self._transport = transport
         self._timeout_s = timeout_s
@@ -171,8 +183,8 @@ class Peer:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = orjson.dumps(body, default=str)  # asyncpg has a UUID of its own
-        url = httpx2.URL(self._url + path)
-        return httpx2.Request(method, url, headers=headers, content=content, extensions={"timeout": {"read": limit_s}})
+        extensions = {"timeout": {"read": limit_s}, TARGET: path.encode("ascii")}
+        return httpx2.Request(method, self._url, headers=headers, content=content, extensions=extensions)
 
     async def aclose(self) -> None:
         """Close the transport's connections."""

@@ -128,6 +128,8 @@ class Database(Statements):
         self._statement_timeout_s = settings.database_statement_timeout_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._taken = 0
+        """Connections in use or waited for."""
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
         async with self._opening:
@@ -152,16 +154,24 @@ class Database(Statements):
     async def acquire(self) -> "PoolConnectionProxy[asyncpg.Record]":
         """Take a connection out of the pool; for `connection()`, which gives it back."""
         pool = self._pool or await self._open()
-        if pool.get_idle_size():
-            return await pool.acquire()  # at once
-        # The pool's own timeout would cost a task for each statement.
-        async with asyncio.timeout(self._acquire_timeout_s):
-            return await pool.acquire()
+        self._taken += 1
+        try:
+            if self._taken <= self._size:
+                return await pool.acquire()  # one is idle, or is opened, which has a timeout of its own
+            # The pool's own timeout would cost a task for each statement.
+            async with asyncio.timeout(self._acquire_timeout_s):
+                return await pool.acquire()
+        except BaseException:
+            self._taken -= 1
+            raise
 
     async def release(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
         """Give a connection back; one that is broken is closed."""
-        if self._pool is not None:
-            await self._pool.release(connection)
+        try:
+            if self._pool is not None:
+                await self._pool.release(connection)
+        finally:
+            self._taken -= 1
 
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncGenerator["PoolConnectionProxy[asyncpg.Record]", None]:

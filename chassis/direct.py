@@ -89,7 +89,7 @@ class _Route:
 
 
 def _of_request(dependency: Any) -> Callable[[Request], Awaitable[Any]]:
-    """The dependency as a coroutine function of the request; raises NotDirect where it takes more, but for one header."""
+    """The dependency as a coroutine function of the request; raises NotDirect where it takes more, or but a header."""
     function = dependency if inspect.isfunction(dependency) else type(dependency).__call__
     hints = {name: hint for name, hint in get_type_hints(function, include_extras=True).items() if name != "return"}
     if inspect.iscoroutinefunction(function) and len(hints) == 1:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from jwt.algorithms import OKPAlgorithm
 
 from chassis.auth import ACCESS_TOKEN_TYPE, ALGORITHM, ISSUER, JwkSet, Role, ServiceCredential
+from chassis.in_process import InProcessTransport
 from chassis.settings import ServiceSettings
 
 CALLERS = ("user", "product", "payment", "order", "audit")
@@ -64,12 +65,12 @@ class UserTokens:
         """Answers the one call that other services make for keys."""
         app = FastAPI(openapi_url=None)
         app.add_api_route("/api/v1/auth/jwks", self.jwks)
-        return httpx2.ASGITransport(app)
+        return InProcessTransport(app)
 
 
-def in_process(app: Any) -> httpx2.ASGITransport:
+def in_process(app: Any) -> InProcessTransport:
     """A transport into an application of this process; its unexpected errors are answers, as over a network."""
-    return httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return InProcessTransport(app)
 
 
 def client(app: Any, **options: Any) -> httpx2.AsyncClient:

@@ -12,16 +12,17 @@ from typing import Any
 
 import asyncpg
 import httpx2
-from services.payment.app import create_app as create_payment
-from services.product.app import create_app as create_product
 
 from chassis.app import Service
+from chassis.in_process import InProcessTransport
 from chassis.migrations import ROOT, expected_revision
 from chassis.secrets import SERVICES, generate
 from local.postgres import EmbeddedPostgres
 from services.order.app import create_app as create_order
 from services.order.settings import OrderSettings
+from services.payment.app import create_app as create_payment
 from services.payment.settings import PaymentSettings
+from services.product.app import create_app as create_product
 from services.product.settings import ProductSettings
 from services.user.app import create_app as create_user
 from services.user.settings import UserSettings
@@ -35,8 +36,7 @@ class LocalTransport(httpx2.AsyncBaseTransport):
         self._services = services
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        transport = httpx2.ASGITransport(self._services[self._name], raise_app_exceptions=False)
-        return await transport.handle_async_request(request)
+        return await InProcessTransport(self._services[self._name]).handle_async_request(request)
 
 
 def create_services(
