@@ -37,16 +37,28 @@ async def reply_lost(deliver: Deliver) -> httpx2.Response:
     raise httpx2.ReadError("connection reset")
 
 
+ARRIVES_WITHIN_S = 10.0
+
+
 class Gate:
     """A peer that is slow: the request waits at the gate until the test opens it, and is carried out then."""
 
     def __init__(self) -> None:
-        self.arrived = asyncio.Event()
-        self.opened = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._opened = asyncio.Event()
+
+    async def reached(self) -> None:
+        """Wait until a request is at the gate; raises TimeoutError where none comes."""
+        async with asyncio.timeout(ARRIVES_WITHIN_S):
+            await self._arrived.wait()
+
+    def open(self) -> None:
+        """Let the requests pass."""
+        self._opened.set()
 
     async def __call__(self, deliver: Deliver) -> httpx2.Response:
-        self.arrived.set()
-        await self.opened.wait()
+        self._arrived.set()
+        await self._opened.wait()
         return await deliver()
 
 
@@ -55,8 +67,8 @@ class AnswerGate(Gate):
 
     async def __call__(self, deliver: Deliver) -> httpx2.Response:
         answer = await deliver()
-        self.arrived.set()
-        await self.opened.wait()
+        self._arrived.set()
+        await self._opened.wait()
         return answer
 
 

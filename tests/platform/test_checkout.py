@@ -77,9 +77,9 @@ async def test_a_price_that_changes_while_the_order_is_placed_does_not_change_it
     gate = Gate()
     platform.faults.strike("payment", "PUT", "/payments/", gate)
     placing = asyncio.create_task(customer.order((product_id, 2)))
-    await gate.arrived.wait()
+    await gate.reached()
     await admin.call("PATCH", f"/api/v1/products/{product_id}", {"price": {"amount_minor": 5, "currency": "USD"}})
-    gate.opened.set()
+    gate.open()
     assert (await placing).json()["total"] == {"amount_minor": 2000, "currency": "USD"}
     assert await platform.violations() == []
 
@@ -108,9 +108,9 @@ async def test_a_product_that_is_retired_after_it_was_reserved_is_still_sold(
     gate = Gate()
     platform.faults.strike("payment", "PUT", "/payments/", gate)
     placing = asyncio.create_task(customer.order((product_id, 2)))
-    await gate.arrived.wait()
+    await gate.reached()
     assert (await admin.call("DELETE", f"/api/v1/products/{product_id}")).status_code == 204
-    gate.opened.set()
+    gate.open()
     assert (await placing).status_code == 201
     assert await platform.violations() == []
 
@@ -153,9 +153,9 @@ async def test_what_is_put_into_the_cart_while_it_is_ordered_stays_there(
     gate = Gate()
     platform.faults.strike("payment", "POST", "/capture$", gate)
     placing = asyncio.create_task(customer.order())
-    await gate.arrived.wait()
+    await gate.reached()
     await customer.put_in_cart(added, 1)
-    gate.opened.set()
+    gate.open()
     assert (await placing).status_code == 201
     assert await customer.cart() == [(added, 1)]
 
@@ -183,11 +183,11 @@ async def test_an_order_cancelled_while_a_step_is_in_flight_ends_cancelled(
     gate = gate_class()
     platform.faults.strike(peer, method, path, gate, nth=1)
     placing = asyncio.create_task(customer.order((product_id, 2), key="cancelled"))
-    await gate.arrived.wait()
+    await gate.reached()
     (order,) = await customer.orders()
     cancelling = await customer.cancel(order["id"], replica=1)
     assert cancelling.status_code == 202
-    gate.opened.set()
+    gate.open()
     answer = await placing
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/illegal-transition")
     ended = await customer.read_order(order["id"])
@@ -207,7 +207,7 @@ async def test_an_order_cancelled_while_in_flight_whose_replica_dies_is_cancelle
     gate = Gate()
     platform.faults.strike("payment", "POST", "/capture$", gate, nth=1)
     placing = asyncio.create_task(customer.order((product_id, 2)))
-    await gate.arrived.wait()
+    await gate.reached()
     (order,) = await customer.orders()
     assert (await customer.cancel(order["id"], replica=1)).status_code == 202
     placing.cancel()
@@ -225,9 +225,9 @@ async def test_two_replicas_that_drive_one_order_at_once_confirm_it_once(
     gate = AnswerGate()
     platform.faults.strike("payment", "PUT", "/payments/", gate, nth=1)
     placing = asyncio.create_task(customer.order((product_id, 2)))
-    await gate.arrived.wait()
+    await gate.reached()
     await platform.recover(replica=1)  # the first replica is slow, not lost
-    gate.opened.set()
+    gate.open()
     answer = await placing
     assert answer.status_code == 201
     assert (await customer.read_order(answer.json()["id"])) == answer.json()
@@ -257,10 +257,10 @@ async def test_an_order_whose_cancellation_is_in_flight_is_not_shipped(
     gate = Gate()
     platform.faults.strike("product", "DELETE", "/reservations/", gate)
     cancelling = asyncio.create_task(customer.cancel(order["id"]))
-    await gate.arrived.wait()
+    await gate.reached()
     shipped = await admin.move(order["id"], "ship", replica=1)
     assert (shipped.status_code, shipped.json()["order_status"]) == (409, "confirmed")
-    gate.opened.set()
+    gate.open()
     assert (await cancelling).json()["status"] == "cancelled"
     assert await platform.violations() == []
 
@@ -303,7 +303,7 @@ async def _left_authorised(platform: Platform, customer: Shopper, product_id: st
     gate = Gate()
     platform.faults.strike("product", "POST", "/commit$", gate)
     placing = asyncio.create_task(customer.order((product_id, 3), key=key))
-    await gate.arrived.wait()
+    await gate.reached()
     placing.cancel()
     await asyncio.gather(placing, return_exceptions=True)
     platform.faults.heal()
@@ -355,10 +355,10 @@ async def test_recovery_answers_in_the_trace_of_the_request(
     rule = platform.faults.strike("payment", "PUT", "/payments/", gate)
     headers = {"traceparent": f"00-{trace_id}-{'2' * 16}-00"}
     placing = asyncio.create_task(customer.order((product_id, 1), method="tok_declined", key="traced", headers=headers))
-    await gate.arrived.wait()
+    await gate.reached()
     placing.cancel()
     await asyncio.gather(placing, return_exceptions=True)
-    gate.opened.set()
+    gate.open()
     await platform.recover(replica=1)
     assert rule.matched == 2
     answer = await customer.order((product_id, 1), method="tok_declined", key="traced")

@@ -71,11 +71,11 @@ async def test_the_first_request_is_in_progress_until_it_is_answered(
     gate = AnswerGate()
     platform.faults.strike("payment", "POST", "/capture$", gate)
     first = asyncio.create_task(customer.order((product_id, 1), key="slow"))
-    await gate.arrived.wait()
+    await gate.reached()
     second = await customer.order((product_id, 1), key="slow", replica=1)
     assert (second.status_code, _code(second)) == (409, "request-in-progress")
     assert second.headers["retry-after"] == "1"
-    gate.opened.set()
+    gate.open()
     made = await first
     assert (made.status_code, _replayed(made)) == (201, False)
     third = await customer.order((product_id, 1), key="slow", replica=1)
