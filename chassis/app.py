@@ -41,6 +41,7 @@ from chassis.problems import (
     documented,
 )
 from chassis.schemas import ProblemDocument
+from chassis.secrets import SERVICES
 from chassis.settings import ServiceSettings
 from chassis.telemetry import UNMATCHED, Telemetry
 from chassis.workers import Round, Worker
@@ -48,11 +49,12 @@ from chassis.workers import Round, Worker
 log = structlog.stdlib.get_logger()
 
 MAX_BODY_BYTES = 2**20
-SERVICES = ("user", "product", "payment", "order")
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Never counted among the requests: they say nothing of what clients see."""
 HANDLER = "souk.handler"
 """Where an answer given before routing notes in the ASGI scope which route it stands for."""
+STREAM = "souk.stream"
+"""Where a route notes in the ASGI scope that its answer stays open, and is not one of the requests served at once."""
 CHECK_SCHEMA_EVERY_S = 0.2
 
 Transports = Mapping[str, httpx2.AsyncBaseTransport]
@@ -195,23 +197,27 @@ class Service(FastAPI):
         started_at = perf_counter()
         scope["app"] = self  # as Starlette does, for what is in front of it too
         request_id = traceparent = deadline = None
+        content_type = b""
         request_bytes = 0
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 request_id = value.decode("latin-1")
             elif name == b"traceparent":
                 traceparent = value.decode("latin-1")
+            elif name == b"content-type":
+                content_type = value
             elif name == b"content-length":
                 request_bytes = int(value) if value.isdigit() else 0
             elif name == b"transfer-encoding":
                 receive = self._counted(scope["path"], receive)
-            elif name == DEADLINE_HEADER:
+            elif name == DEADLINE_HEADER and scope["path"].startswith(INTERNAL):
                 deadline = value
         context = Context(request_id=request_id, traceparent=traceparent)
         request_id_header = (b"x-request-id", context.request_id.encode("ascii"))
         status = response_bytes = 0
         seconds = 0.0
         gone = False
+        held = 1
 
         async def answer(message: Message) -> None:
             nonlocal status, response_bytes, seconds
@@ -220,9 +226,16 @@ class Service(FastAPI):
                 seconds = perf_counter() - started_at
                 status = message["status"]
                 message["headers"] = [*message["headers"], request_id_header]
+                if STREAM in scope:
+                    release()  # it waits for most of its time, and whoever serves it bounds how many there are
             else:
                 response_bytes += len(message.get("body", b""))
             await send(message)
+
+        def release() -> None:
+            nonlocal held
+            self._in_flight -= held
+            held = 0
 
         async def hear() -> Message:
             nonlocal gone
@@ -232,12 +245,14 @@ class Service(FastAPI):
             return message
 
         token = current.set(context)
-        self._in_flight += 1
+        self._in_flight += held
         try:
             if self._in_flight > self._max_in_flight and scope["path"] not in PROBES:
                 raise Unavailable("too many requests at once")
             if request_bytes > MAX_BODY_BYTES and request_bytes > self.body_limits.get(scope["path"], 0):
                 raise ContentTooLarge
+            if b"+json" in content_type:
+                raise UnsupportedMediaType("the body must be application/json")  # FastAPI takes these for JSON as well
             if deadline is not None:
                 await self._within(deadline, context, scope, hear, answer)
             else:
@@ -252,7 +267,7 @@ class Service(FastAPI):
             log.exception("unexpected_error", method=scope["method"], path=scope["path"], exc_info=error)
             await ProblemResponse(InternalError(), scope["path"])(scope, receive, answer)
         finally:
-            self._in_flight -= 1
+            release()
             current.reset(token)
             # A request whose client went away before an answer began is not an error of ours, whatever was answered.
             if status and not gone and scope["path"] not in PROBES:
@@ -295,6 +310,7 @@ class Service(FastAPI):
             raise Unavailable("the deadline has passed") from None
 
 
+INTERNAL = "/internal/"
 DEADLINE_HEADER = DEADLINE.lower().encode("ascii")
 
 

@@ -18,6 +18,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer, OAuth2PasswordBearer
 from jwt.algorithms import OKPAlgorithm
 
+from chassis.context import Context, current
 from chassis.problems import Forbidden, Unauthenticated, Unavailable
 from chassis.settings import ServiceSettings
 
@@ -106,6 +107,7 @@ class AccessTokens:
     def __init__(self, fetch_keys: Callable[[], Awaitable[JwkSet]]) -> None:
         self._fetch_keys = fetch_keys
         self._keys: dict[str, Any] = {}
+        self._tried_at = float("-inf")
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
         self._verified: dict[str, tuple[Principal, float]] = {}
@@ -117,7 +119,9 @@ class AccessTokens:
         if known is not None and known[1] > now:
             return known[0]
         kid = _key_id(token, ACCESS_TOKEN_TYPE)
-        if kid not in self._keys or now - self._fetched_at > KEYS_FRESH_FOR_S:
+        age_s = now - self._fetched_at
+        # Keys are published before they sign: one that a set just fetched does not have was made up.
+        if age_s > KEYS_FRESH_FOR_S or (kid not in self._keys and age_s > KEYS_AT_MOST_EVERY_S):
             await self._refresh(needed=kid not in self._keys)
         if kid not in self._keys:
             raise Unauthenticated(challenge=INVALID_TOKEN)
@@ -143,11 +147,13 @@ class AccessTokens:
 
     async def _fetch(self) -> None:
         """Fetch the set, at most once a second however many unknown key ids are tried."""
-        await asyncio.sleep(max(0.0, self._fetched_at + KEYS_AT_MOST_EVERY_S - time.monotonic()))
+        current.set(Context())  # for all who wait, so not within the deadline of the one who asked first
+        await asyncio.sleep(max(0.0, self._tried_at + KEYS_AT_MOST_EVERY_S - time.monotonic()))
         try:
             keys = public_keys(await self._fetch_keys())
         finally:
-            self._fetched_at = time.monotonic()
+            self._tried_at = time.monotonic()
+        self._fetched_at = self._tried_at
         if keys.keys() != self._keys.keys():
             self._verified.clear()
         self._keys = keys

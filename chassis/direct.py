@@ -16,12 +16,14 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from fastapi.params import Depends, Header
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.app import HANDLER
 from chassis.schemas import Body, JsonBytes, json_of
+
+ID: TypeAdapter[UUID] = TypeAdapter(UUID)
 
 
 class NotDirect(Exception):
@@ -72,7 +74,7 @@ class _Route:
         found: dict[str, Any] = {}
         try:
             for name, position in self.ids:
-                found[name] = UUID(segments[position])
+                found[name] = ID.validate_python(segments[position])
             if self.body is not None:
                 headers = request.headers
                 if headers.get("content-type") != "application/json" or "content-length" not in headers:
@@ -116,10 +118,12 @@ class Direct:
         """Serve these functions of a router directly; raises NotDirect for one that cannot be."""
         self._app = app
         self._routes: dict[str, list[_Route]] = {}
-        for route in router.routes:
-            if isinstance(route, APIRoute) and route.endpoint in functions:
-                direct = _Route(route)
-                self._routes.setdefault(direct.method, []).append(direct)
+        routes = [route for route in router.routes if isinstance(route, APIRoute) and route.endpoint in functions]
+        if len(routes) < len(functions):
+            raise NotDirect("the router does not have all of these functions")
+        for route in routes:
+            direct = _Route(route)
+            self._routes.setdefault(direct.method, []).append(direct)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -140,12 +144,12 @@ class Direct:
         async def again() -> Message:
             return received.pop(0) if received else await receive()
 
+        scope[HANDLER] = route.path
         request = Request(scope, remembered)
         arguments = await route.arguments(request, segments)
         if arguments is None:
             await self._app(scope, again, send)
             return
-        scope[HANDLER] = route.path
         answer = await route.function(**arguments)
         if isinstance(answer, BaseModel):
             answer = JsonBytes(json_of(answer), route.status)

@@ -10,11 +10,9 @@ from itertools import cycle
 
 import httpx2
 import uvicorn
-from starlette.responses import RedirectResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from chassis.problems import NotFound, ProblemResponse
-from local.edge import routed
+from local.edge import answer_itself, routed
 
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-connection"}
@@ -35,13 +33,9 @@ class ReverseProxy:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        path: str = scope["path"]
-        if path == "/":
-            await RedirectResponse("/docs")(scope, receive, send)
-            return
-        service = routed(path)
+        service = routed(scope["path"])
         if service is None:
-            await ProblemResponse(NotFound(), path)(scope, receive, send)
+            await answer_itself(scope, receive, send)
             return
         raw_path: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         request = httpx2.Request(

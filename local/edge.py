@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis.context import Context
+from chassis.context import Context, current
 from chassis.problems import NotFound, ProblemResponse
 
 ROUTES = {
@@ -32,6 +32,17 @@ def routed(path: str) -> str | None:
     return ROUTES.get("/".join(path.split("/", 4)[: 3 if path.startswith("/docs") else 4]))
 
 
+async def answer_itself(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what the edge routes to nobody: the root leads to the documentation, anything else is not found."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    context = Context(request_id=headers.get("x-request-id"), traceparent=headers.get("traceparent"))
+    token = current.set(context)
+    answer = RedirectResponse("/docs") if scope["path"] == "/" else ProblemResponse(NotFound(), scope["path"])
+    current.reset(token)
+    answer.headers["X-Request-Id"] = context.request_id
+    await answer(scope, receive, send)
+
+
 class Edge:
     """An ASGI application in front of the four services."""
 
@@ -41,14 +52,8 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        path: str = scope["path"]
-        if path == "/":
-            await RedirectResponse("/docs")(scope, receive, send)
-            return
-        service = routed(path)
+        service = routed(scope["path"])
         if service is None:
-            problem = NotFound()
-            problem.headers["X-Request-Id"] = Context().request_id
-            await ProblemResponse(problem, path)(scope, receive, send)
+            await answer_itself(scope, receive, send)
         else:
             await self._services[service](scope, receive, send)

@@ -48,7 +48,7 @@ class Carts:
         priced = [line for line in lines if line.problem is None]
         currency = (priced or lines)[0].unit_price.currency if lines else self._currency
         total_minor = sum(line.line_total.amount_minor for line in priced if line.unit_price.currency == currency)
-        return CartAnswer(items=lines, total=Money(amount_minor=total_minor, currency=currency))
+        return CartAnswer(items=lines, total=Money.model_construct(amount_minor=total_minor, currency=currency))
 
 
 def _line(item: CartItem, quote: Quote | None) -> CartLine:

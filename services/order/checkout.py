@@ -11,11 +11,11 @@ from chassis.context import context
 from chassis.database import Database
 from chassis.idempotency import StoredAnswer
 from chassis.problems import IdempotencyKeyReused, InvalidRequest, Problem, RequestInProgress
-from chassis.schemas import facts
+from chassis.schemas import MAX_AMOUNT_MINOR, facts
 from services.order import repository
 from services.order.answers import answer_to
 from services.order.clients import ProductClient, Quote, UserClient
-from services.order.domain import Line, Order, Status
+from services.order.domain import Line, Order, Status, total_minor
 from services.order.repository import Orders
 from services.order.saga import Saga, now
 from services.order.schemas import NewOrder
@@ -131,14 +131,19 @@ class Checkout:
             return Outcome(found.answer, replayed=True)
         if not found.deferred:
             raise RequestInProgress
-        return Outcome(answer_to(await self._orders.get(found.order_id)), replayed=True)
+        order = await self._orders.get(found.order_id)
+        if order.unfinished:
+            return Outcome(answer_to(order), replayed=True)
+        # It ended since the key was read.
+        return Outcome(await self._orders.answer_of(order.id) or answer_to(order), replayed=True)
 
 
 def priced(items: Sequence[tuple[UUID, int]], quotes: dict[UUID, Quote], currency: str) -> tuple[tuple[Line, ...], str]:
     """The lines at today's prices, and their currency.
 
     A product that the catalogue does not have becomes a line without a name or a price: its reservation will be
-    refused, and the order is kept as rejected. Raises InvalidRequest for prices in more than one currency.
+    refused, and the order is kept as rejected. Raises InvalidRequest for prices in more than one currency, and for a
+    total that no payment takes.
     """
     currencies = {quote.currency for quote in quotes.values()}
     if len(currencies) > 1:
@@ -149,4 +154,6 @@ def priced(items: Sequence[tuple[UUID, int]], quotes: dict[UUID, Quote], currenc
         for product_id, quantity in items
         for quote in (quotes.get(product_id, unknown),)
     )
+    if total_minor(lines) > MAX_AMOUNT_MINOR:
+        raise InvalidRequest.field("items", f"cost more than {MAX_AMOUNT_MINOR} minor units, the most that is taken")
     return lines, next(iter(currencies), currency)

@@ -12,7 +12,7 @@ from uuid import UUID
 import orjson
 import structlog
 
-from chassis.problems import Problem
+from chassis.problems import Problem, Unavailable
 from chassis.schemas import rfc3339
 from services.order.domain import FINAL, Entry, Order
 from services.order.repository import Orders
@@ -21,13 +21,18 @@ log = structlog.stdlib.get_logger()
 
 LOOK_EVERY_S = 0.25
 COMMENT_EVERY_S = 15.0
+OPEN_FOR_S = 900.0
+"""As long as an access token lives: then the client asks again, with `Last-Event-ID` and a token that is valid."""
+MOST_WATCHES = 2_000
+MOST_WATCHES_OF_A_USER = 20
 
 
 class _Watch:
     """One client's view of an order: how many entries it has got, and those that it has not."""
 
-    def __init__(self, order_id: UUID, seen: int) -> None:
+    def __init__(self, order_id: UUID, user_id: UUID, seen: int) -> None:
         self.order_id = order_id
+        self.user_id = user_id
         self.seen = seen
         self.news: asyncio.Queue[tuple[Entry, ...]] = asyncio.Queue()
 
@@ -41,20 +46,27 @@ class StatusFeed:
         self._watches: set[_Watch] = set()
         self._looking: asyncio.Task[None] | None = None
 
-    async def follow(self, order: Order, seen: int) -> AsyncGenerator[bytes, None]:
+    def admit(self, user_id: UUID) -> None:
+        """Refuse a stream where there are too many, of this user or in all; raises Unavailable."""
+        of_user = sum(watch.user_id == user_id for watch in self._watches)
+        if len(self._watches) >= MOST_WATCHES or of_user >= MOST_WATCHES_OF_A_USER:
+            raise Unavailable("too many event streams are open", retry_after_s=5)
+
+    async def follow(self, order: Order, user_id: UUID, seen: int) -> AsyncGenerator[bytes, None]:
         """The order's entries after the first `seen` as server-sent events, until its final status or the server's
         stop.
 
         https://html.spec.whatwg.org/multipage/server-sent-events.html
         """
-        watch = _Watch(order.id, len(order.history))
+        watch = _Watch(order.id, user_id, len(order.history))
+        ends_at = asyncio.get_running_loop().time() + OPEN_FOR_S
         for number, entry in enumerate(order.history[seen:], start=seen + 1):
             yield _event(number, entry)
         final = order.status in FINAL
         self._watches.add(watch)
         self._look()
         try:
-            while not final and not self._stopping.is_set():
+            while not final and not self._stopping.is_set() and asyncio.get_running_loop().time() < ends_at:
                 entries = await self._next(watch)
                 if entries is None:
                     yield b": still here\n\n"

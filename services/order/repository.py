@@ -88,8 +88,10 @@ DEFER = """
 WITH deferred AS (
     UPDATE idempotency_keys SET deferred = true WHERE order_id = $1
 ), released AS (
-    UPDATE orders SET lease_until = LEAST(lease_until, now()) WHERE id = $1 AND lease_until IS NOT NULL
-    RETURNING user_id, lines, from_cart
+    -- What is put into the cart from now on is for another order.
+    UPDATE orders SET lease_until = LEAST(lease_until, now()), from_cart = false
+    WHERE id = $1 AND lease_until IS NOT NULL
+    RETURNING user_id, lines, old.from_cart AS from_cart
 )
 DELETE FROM cart_items
 USING released, jsonb_to_recordset(released.lines) AS line(product_id uuid, quantity integer)
@@ -98,11 +100,12 @@ WHERE released.from_cart AND cart_items.user_id = released.user_id
 """
 
 CLAIM_UNFINISHED = f"""
+WITH claimed AS MATERIALIZED (
+    SELECT id AS claimed_id FROM orders WHERE lease_until < now() ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
+)
 UPDATE orders
 SET lease_until = now() + make_interval(secs => $1), attempts = attempts + 1
-WHERE id IN (
-    SELECT id FROM orders WHERE lease_until < now() ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
-)
+FROM claimed WHERE id = claimed_id
 RETURNING {COLUMNS}
 """
 
@@ -115,10 +118,11 @@ JOIN orders ON orders.id = watched.id AND jsonb_array_length(orders.history) > w
 """
 
 FORGET_KEYS = f"""
-DELETE FROM idempotency_keys WHERE (user_id, key) IN (
+WITH old AS MATERIALIZED (
     SELECT user_id, key FROM idempotency_keys
     WHERE created_at < now() - interval '{KEPT_HOURS} hours' LIMIT $1 FOR UPDATE SKIP LOCKED
 )
+DELETE FROM idempotency_keys AS keys USING old WHERE keys.user_id = old.user_id AND keys.key = old.key
 """
 
 CART = """

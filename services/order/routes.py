@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
+from chassis.app import STREAM
 from chassis.audit import ndjson
 from chassis.auth import Admin, Auditor, Principal, Shopper
 from chassis.database import Autocommit
@@ -112,8 +112,7 @@ async def place_order(
 ) -> Response:
     """Order the items, or the cart where there are none; once for one `Idempotency-Key`."""
     checkout: Checkout = request.app.state.checkout
-    body = orjson.loads(await request.body())
-    outcome = await checkout.place(principal.user_id, wanted, key, fingerprint(body))
+    outcome = await checkout.place(principal.user_id, wanted, key, fingerprint(await request.json()))
     return outcome.answer.response(replayed=outcome.replayed)
 
 
@@ -204,7 +203,9 @@ async def follow_order(
     """The order's status as it changes, as server-sent events; ends after a final status."""
     feed: StatusFeed = request.app.state.feed
     order = await orders.get_for(order_id, principal.user_id, any_user=principal.is_admin)
-    events = feed.follow(order, max(0, last_event_id))
+    feed.admit(principal.user_id)
+    request.scope[STREAM] = True
+    events = feed.follow(order, principal.user_id, max(0, last_event_id))
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 

@@ -20,7 +20,7 @@ The pattern is from H. Garcia-Molina and K. Salem, "Sagas", SIGMOD 1987.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
@@ -28,9 +28,9 @@ from typing import Any
 
 import structlog
 
-from chassis.clients import PeerUnavailable
+from chassis.clients import PeerRefused, PeerUnavailable
 from chassis.context import Context, context, current
-from chassis.problems import Problem
+from chassis.problems import Problem, Unavailable
 from chassis.telemetry import Telemetry
 from services.order.answers import answer_to
 from services.order.clients import PaymentClient, PaymentRefused, ProductClient, StockRefused
@@ -52,8 +52,8 @@ ASK_AGAIN_AFTER_S = 0.05
 """The first pause before a call that got no answer is made again; it doubles each time."""
 ASK_AGAIN_MOST_S = 0.8
 POSTPONE_MOST_S = 10.0
-RECOVER_AT_ONCE = 16
-RECOVER_MOST = 64
+RECOVER_MOST = 16
+"""Orders that a round takes up, all at once: no more than it can drive before their lease runs out."""
 
 Step = Callable[[Order], Awaitable[Order]]
 
@@ -92,7 +92,7 @@ class Saga:
         pause_s = ASK_AGAIN_AFTER_S
         while order.unfinished:
             try:
-                order = await self._step(order)(order)
+                order = await self._stepped(order)
                 pause_s = ASK_AGAIN_AFTER_S
             except Superseded:
                 order = await self._orders.get(order.id)
@@ -107,14 +107,26 @@ class Saga:
     def _step(self, order: Order) -> Step:
         return self._steps[order.status] if order.undo is None else self._take_back
 
+    async def _stepped(self, order: Order) -> Order:
+        """Take the next step. What a peer will never take, whatever the reason, is taken back."""
+        try:
+            return await self._step(order)(order)
+        except PeerRefused as refused:
+            if order.undo is not None or refused.status in {401, 403}:
+                raise  # to be mended by an operator, not by giving up the order
+            log.error("peer_refused", peer=refused.peer, problem=refused.code, order_status=order.status)  # noqa: TRY400
+            undo = Undo(Status.CANCELLED, f"refused by {refused.peer}: {refused.code}")
+            return await self._orders.save(order, decided_to_undo(order, undo))
+
     async def _reserve(self, order: Order) -> Order:
         with self._timed("reserve"):
             try:
                 await self._products.reserve(order.id, [(line.product_id, line.quantity) for line in order.lines])
             except StockRefused as refused:
-                # Nothing was taken, so there is nothing to undo.
+                # Nothing was taken, but an earlier call may still be on its way: undoing refuses it when it arrives.
                 refusal = {"code": "insufficient-stock", "items": refused.items}
-                return await self._end(order, Status.REJECTED, OUT_OF_STOCK, refusal)
+                undo = Undo(Status.REJECTED, OUT_OF_STOCK, refusal)
+                return await self._orders.save(order, decided_to_undo(order, undo))
             return await self._orders.save(order, moved(order, Status.RESERVED, now()))
 
     async def _authorise(self, order: Order) -> Order:
@@ -149,8 +161,9 @@ class Saga:
         assert order.undo is not None
         with self._timed("undo"):
             await self._products.release(order.id)
-            await self._payments.take_back(order.id, order.undo.reason)
-            self._compensations.inc()
+            if order.status is not Status.PENDING:  # before that nobody has asked for money
+                await self._payments.take_back(order.id, order.undo.reason)
+                self._compensations.inc()
             return await self._end(order, order.undo.to, order.undo.reason, order.undo.refusal)
 
     async def _end(
@@ -176,13 +189,9 @@ class Saga:
     async def recover(self, budget_s: float) -> int:
         """Take up orders that nobody works on, each for `budget_s` at most, and return how many; for a worker."""
         unfinished = await self._orders.claim_unfinished(RECOVER_MOST)
-        at_once = asyncio.Semaphore(RECOVER_AT_ONCE)
-
-        async def drive(order: Order) -> None:
-            async with at_once:
-                await self._recover(order, budget_s)
-
-        await asyncio.gather(*(drive(order) for order in unfinished))
+        async with asyncio.TaskGroup() as driving:
+            for order in unfinished:
+                driving.create_task(self._recover(order, budget_s))
         return len(unfinished)
 
     async def _recover(self, order: Order, budget_s: float) -> None:
@@ -198,7 +207,8 @@ class Saga:
             log.warning(
                 "order_not_recovered", problem=str(error), again_in_s=delay_s, exc_info=None if expected else error
             )
-            await self._orders.postpone(order.id, delay_s)
+            with suppress(Unavailable):  # then the lease runs out
+                await self._orders.postpone(order.id, delay_s)
         else:
             self._recovered.inc()
             log.info("order_recovered", order_status=ended.status, attempts=order.attempts)
