@@ -14,9 +14,10 @@ import uvloop
 from bench import load
 from bench.measure import Cost, ServerProcess, cost, free_port, server, side_by_side
 from bench.shop import Shop, order
-from chassis.clients import Peer, PooledTransport
+from chassis.clients import Peer
 from chassis.telemetry import HttpMetrics, Telemetry
 from chassis.testing import credential
+from chassis.transport import PooledTransport
 
 CONNECTIONS = 32
 ROUND_S = 3.0

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
 from chassis.auth import AccessTokens, ServiceCallers, ServiceCredential
-from chassis.clients import DEADLINE, Peer, PooledTransport
+from chassis.clients import DEADLINE, Peer
 from chassis.context import Context, current
 from chassis.database import Database
 from chassis.migrations import expected_revision
@@ -44,6 +44,7 @@ from chassis.schemas import ProblemDocument
 from chassis.secrets import SERVICES
 from chassis.settings import ServiceSettings
 from chassis.telemetry import UNMATCHED, Telemetry
+from chassis.transport import PooledTransport
 from chassis.workers import Round, Worker
 
 log = structlog.stdlib.get_logger()

@@ -6,30 +6,18 @@ The seam is `httpx2.AsyncBaseTransport`. Over a network `PooledTransport` lies u
 """
 
 import asyncio
-from datetime import timedelta
 from time import perf_counter
 from typing import Any, cast
 
 import httpx2
 import orjson
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
 
 from chassis.auth import ServiceCredential
 from chassis.context import context
 from chassis.problems import MEDIA_TYPE, Unavailable
 from chassis.telemetry import Telemetry
+from chassis.transport import TARGET, whole
 
-CONNECT_TIMEOUT_S = 1.0
-IDLE_TIMEOUT_S = 20.0
-"""An idle connection is dropped before the server, which waits 120 s, would drop it: else a POST now and then meets
-a closing socket.
-"""
-CONNECTIONS = 100
-TARGET = "target"
-"""httpx's extension for the request's target: a peer's URL is parsed once, and each call's path goes beside it, since
-parsing costs more than the call's headers and body together.
-"""
 DEADLINE = "X-Request-Deadline"
 """How many seconds the caller still waits. A duration, as in gRPC, and not a time of day: clocks differ."""
 
@@ -54,54 +42,6 @@ class PeerUnavailable(Unavailable):
         self.outcome = outcome
 
 
-def target(request: httpx2.Request) -> bytes:
-    """The path and query that a request asks for, as they go over the wire."""
-    return request.extensions.get(TARGET) or request.url.raw_path
-
-
-class PooledTransport(httpx2.AsyncBaseTransport):
-    """httpx's transport interface over pyreqwest's connection pool."""
-
-    def __init__(self) -> None:
-        self._client: Client | None = None
-
-    def _open(self) -> Client:
-        self._client = (
-            ClientBuilder()
-            .http1_only()
-            .follow_redirects(enable=False)
-            .no_proxy()
-            .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
-            .pool_idle_timeout(timedelta(seconds=IDLE_TIMEOUT_S))
-            .max_connections(CONNECTIONS)
-            .build()
-        )
-        return self._client
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        client = self._client or self._open()
-        url = str(request.url)
-        if TARGET in request.extensions:
-            url = url.rstrip("/") + target(request).decode("ascii")
-        call = client.request(request.method, url).headers(request.headers.multi_items())
-        timeout_s = request.extensions.get("timeout", {}).get("read")
-        if timeout_s is not None:
-            call = call.timeout(timedelta(seconds=timeout_s))
-        if request.content:
-            call = call.body_bytes(request.content)
-        try:
-            answer = await call.build().send()
-            content = bytes(await answer.bytes())
-        except PyreqwestError as error:
-            raise httpx2.TransportError(str(error), request=request) from error
-        return httpx2.Response(answer.status, headers=list(answer.headers.items()), content=content, request=request)
-
-    async def aclose(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-
 class Peer:
     """Another service, as this one calls it.
 
@@ -121,7 +61,7 @@ class Peer:
     ) -> None:
         self.name = name
         self._url = httpx2.URL(url)
-        self._host = self._url.netloc.decode("ascii")
+        self._host = self._url.netloc
         self._credential = credential
         self._transport = transport
         self._timeout_s = timeout_s
@@ -148,7 +88,7 @@ class Peer:
                 raise PeerUnavailable(self.name, outcome)
             async with asyncio.timeout(limit_s):
                 answer = await self._transport.handle_async_request(self._request(method, path, body, limit_s))
-                content = await answer.aread()
+                content = await whole(answer)
             outcome = "failed"
             if answer.status_code >= 500 or answer.status_code == 429 or 300 <= answer.status_code < 400:
                 raise PeerUnavailable(self.name, outcome)
@@ -172,19 +112,21 @@ class Peer:
 
     def _request(self, method: str, path: str, body: Any, limit_s: float) -> httpx2.Request:
         here = context()
-        headers = {
-            "Host": self._host,
-            "Authorization": self._credential.authorization(self.name),
-            "traceparent": here.traceparent(),
-            "X-Request-Id": here.request_id,
-            DEADLINE: f"{limit_s:.3f}",
-        }
-        content = None
+        # asyncpg has a UUID of its own, which only `str` makes JSON of.
+        content = b"" if body is None else orjson.dumps(body, default=str)
+        headers = [
+            (b"Host", self._host),
+            (b"Authorization", self._credential.authorization(self.name).encode("ascii")),
+            (b"traceparent", here.traceparent().encode("ascii")),
+            (b"X-Request-Id", here.request_id.encode("ascii")),
+            (DEADLINE.encode("ascii"), b"%.3f" % limit_s),
+        ]
         if body is not None:
-            headers["Content-Type"] = "application/json"
-            content = orjson.dumps(body, default=str)  # asyncpg has a UUID of its own
+            headers += [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(content))]
         extensions = {"timeout": {"read": limit_s}, TARGET: path.encode("ascii")}
-        return httpx2.Request(method, self._url, headers=headers, content=content, extensions=extensions)
+        # Given as a stream, the body is not read and its headers are not guessed by httpx, which knows no better.
+        stream = httpx2.ByteStream(content)
+        return httpx2.Request(method, self._url, headers=headers, stream=stream, extensions=extensions)
 
     async def aclose(self) -> None:
         """Close the transport's connections."""

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 from starlette.types import ASGIApp, Message
 
-from chassis.clients import target
+from chassis.transport import target, whole
 
 
 class InProcessTransport(httpx2.AsyncBaseTransport):
@@ -19,7 +19,7 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
         self._app = app
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        content = await request.aread()
+        content = await whole(request)
         raw_path = target(request)
         path, _, query = raw_path.partition(b"?")
         scope: dict[str, Any] = {
@@ -56,4 +56,5 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
         await self._app(scope, receive, send)
         if not start:
             raise httpx2.RemoteProtocolError("the application gave no answer", request=request)
-        return httpx2.Response(start["status"], headers=start["headers"], content=b"".join(body), request=request)
+        stream = httpx2.ByteStream(b"".join(body))
+        return httpx2.Response(start["status"], headers=start["headers"], stream=stream, request=request)

@@ -10,11 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
-from chassis.clients import Peer, PeerRefused, PeerUnavailable, PooledTransport
+from chassis.clients import Peer, PeerRefused, PeerUnavailable
 from chassis.context import Context, current
 from chassis.problems import MEDIA_TYPE
 from chassis.telemetry import Telemetry
 from chassis.testing import credential
+from chassis.transport import PooledTransport
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

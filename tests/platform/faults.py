@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 import httpx2
 
-from chassis.clients import target
 from chassis.database import Database
+from chassis.transport import target
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
