@@ -189,9 +189,7 @@ class Saga:
     async def recover(self, budget_s: float) -> int:
         """Take up orders that nobody works on, each for `budget_s` at most, and return how many; for a worker."""
         unfinished = await self._orders.claim_unfinished(RECOVER_MOST)
-        async with asyncio.TaskGroup() as driving:
-            for order in unfinished:
-                driving.create_task(self._recover(order, budget_s))
+        await asyncio.gather(*(self._recover(order, budget_s) for order in unfinished))
         return len(unfinished)
 
     async def _recover(self, order: Order, budget_s: float) -> None:
