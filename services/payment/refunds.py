@@ -55,7 +55,7 @@ class Refunds:
                 refund = await self._begin(transaction, payment_id, amount_minor, reason, refund_id)
         if refund is None:
             kept = await repository.kept_answer(self._database, user_id, payment_id, key)
-            if kept is None:  # it came of age this very moment
+            if kept is None:  # another request is taking it, or it came of age this very moment
                 raise RequestInProgress
             if kept.fingerprint != fingerprint:
                 raise IdempotencyKeyReused

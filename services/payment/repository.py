@@ -21,7 +21,6 @@ TO_VOIDED = sources("voided")
 
 NEWEST = UUID(int=2**128 - 1)
 """Before any id in a list that begins with the newest."""
-AUDIT_PREFETCH = 1000
 
 
 def _rfc3339(moment: str) -> str:
@@ -195,7 +194,7 @@ FROM payments WHERE
 """
 BALANCE_OF_PAYMENT = f"{BALANCE} id = $1 AND user_id IS NOT NULL"
 BALANCE_OF_ORDER = f"{BALANCE} order_id = $1"
-# A payment of nothing has nothing left and yet can be refunded, once.
+# A payment of nothing has nothing left and yet can be refunded, once: of two at a time the index lets in the first.
 BEGIN_REFUND = """
 WITH payment AS (
     UPDATE payments SET updated_at = now(),
@@ -207,6 +206,7 @@ WITH payment AS (
 ), refund AS (
     INSERT INTO refunds (id, payment_id, amount_minor, reason, leased_until)
     SELECT coalesce($1, uuidv7()), id, amount_minor, $5, now() + make_interval(secs => $6) FROM payment
+    ON CONFLICT (payment_id) WHERE amount_minor = 0 DO NOTHING
     RETURNING id
 )
 SELECT refund.id, payment.order_id, payment.amount_minor FROM payment, refund
@@ -324,9 +324,12 @@ async def release_refund(statements: Statements, refund_id: UUID) -> None:
 
 # Idempotency keys
 
+# A key's row that is not committed would hold up all who ask for it, each with a connection in hand. The lock comes
+# first and is not waited for.
 CLAIM_KEY = f"""
 INSERT INTO idempotency_keys AS kept (user_id, payment_id, key, fingerprint, refund_id)
-VALUES ($1, $2, $3, $4, uuidv7())
+SELECT $1::uuid, $2::uuid, $3::text, $4::bytea, uuidv7()
+WHERE pg_try_advisory_xact_lock(hashtextextended(concat($1, $2, $3), 0))
 ON CONFLICT (user_id, payment_id, key) DO UPDATE SET
     fingerprint = excluded.fingerprint, refund_id = excluded.refund_id, answer = NULL, created_at = now()
 WHERE kept.created_at < now() - interval '{KEPT_HOURS} hours'
@@ -341,7 +344,7 @@ DELETE_OLD_KEYS = f"DELETE FROM idempotency_keys WHERE created_at < now() - inte
 async def claim_key(
     statements: Statements, user_id: UUID, payment_id: UUID, key: str, fingerprint: bytes
 ) -> UUID | None:
-    """Take a key that is free and return the id for its refund; none where it is taken."""
+    """Take a key that is free and return the id for its refund; none where it is taken, or being taken."""
     return await statements.fetchval(CLAIM_KEY, user_id, payment_id, key, fingerprint)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from chassis.database import Database
 from chassis.problems import IllegalTransition
+from services.payment import repository
 from services.payment.domain import RefundExceedsCaptured
 from services.payment.simulator import Simulator
 from services.payment.tests.harness import Callers, Holding, Json, books, flows, problem, wanted
@@ -148,6 +149,26 @@ async def test_cancels_at_once_give_back_everything_once(callers: Callers, datab
     written.agree()
 
 
+async def test_cancels_at_once_of_a_payment_of_nothing_refund_it_once(
+    callers: Callers, database: Database, simulator: Simulator
+) -> None:
+    payment = await callers.captured(0)
+    order_id = UUID(payment["order_id"])
+    provider = Holding(simulator, "refund", "before", callers=2)
+    refunds = flows(database, provider).refunds
+    cancelling = [asyncio.create_task(refunds.refund_rest(order_id, "cancelled")) for _ in range(2)]
+    await provider.reached.wait()
+    admins = await callers.refund(payment["id"], {"reason": "r"})
+    provider.release.set()
+    answers = [orjson.loads(document) for document in await asyncio.gather(*cancelling)]
+    assert problem(admins) == (409, "refund-exceeds-captured")
+    for answer in answers:
+        assert [entry["status"] for entry in answer["history"]] == ["authorised", "captured", "refunded"]
+    written = await books(database, order_id)
+    assert len(written.movements) == 2
+    written.agree()
+
+
 async def test_one_key_at_once_refunds_once(callers: Callers, database: Database) -> None:
     payment, admin = await callers.captured(1000), uuid4()
     body = {"amount_minor": 100, "reason": "r"}
@@ -160,6 +181,24 @@ async def test_one_key_at_once_refunds_once(callers: Callers, database: Database
     written = await books(database, UUID(payment["order_id"]))
     assert written.refunded_minor == 100
     written.agree()
+
+
+async def test_a_key_that_a_request_is_taking_is_409_and_not_waited_for(callers: Callers, database: Database) -> None:
+    payment, admin = await callers.captured(1000), uuid4()
+    body = {"amount_minor": 100, "reason": "r"}
+    async with database.connection() as connection:
+        taking = connection.transaction()
+        await taking.start()
+        try:
+            assert await repository.claim_key(connection, admin, UUID(payment["id"]), "k", b"same") is not None
+            meanwhile = [callers.refund(payment["id"], body, admin=admin, key="k") for _ in range(20)]
+            answers = await asyncio.gather(*meanwhile)
+            other = await callers.refund(payment["id"], body, admin=admin, key="another")
+        finally:
+            await taking.rollback()
+    assert {problem(answer) for answer in answers} == {(409, "request-in-progress")}
+    assert other.status_code == 200
+    assert (await callers.refund(payment["id"], body, admin=admin, key="k")).status_code == 200
 
 
 async def test_everything_at_once_ends_in_one_of_the_ways(callers: Callers, database: Database) -> None:

@@ -149,6 +149,8 @@ STATEMENTS = (
     REFUNDS,
     "CREATE INDEX refunds_pending ON refunds (leased_until) WHERE status = 'pending'",
     "CREATE INDEX refunds_pending_of_payment ON refunds (payment_id) WHERE status = 'pending'",
+    # A refund of nothing leaves as much as there was: what is set aside cannot tell the second from the first.
+    "CREATE UNIQUE INDEX refunds_of_nothing ON refunds (payment_id) WHERE amount_minor = 0",
     LEDGER,
     REFUSE_CHANGE,
     APPEND_ONLY,
