@@ -63,8 +63,8 @@ openapi: $(DEVELOPMENT) ## Write docs/openapi from the code
 audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var)
 	@$(BIN)/python -m drills.audit --data "$(DATA)"
 
-bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine
-	@$(BIN)/python -m bench
+bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine, into docs/benchmarks.md
+	@$(BIN)/python -m bench --write
 
 # The virtual environment: everything pinned by version and hash, nothing built from source.
 $(RUNTIME): requirements.txt

@@ -1,4 +1,4 @@
-"""`python -m bench [--write] [ROW ...]`: measure, print the tables, and keep them in docs/benchmarks.md."""
+"""`python -m bench [--write | ROW ...]`: measure, print the tables, and keep them in docs/benchmarks.md if so asked."""
 
 import argparse
 import os
@@ -51,7 +51,7 @@ def surroundings(postgres: EmbeddedPostgres) -> str:
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return "\n".join(
         (
-            f"- Command: `make bench`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            f"- Command: `python -m bench --write`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             f"- Machine: {os.cpu_count()} cores ({', '.join(models) or platform.machine()}), {platform.system()}"
             f" {platform.release()}",
             f"- Versions: Python {platform.python_version()}, PostgreSQL {postgres.execute('SHOW server_version')},"
@@ -70,6 +70,8 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.rows) - known:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    if options.write and options.rows:
+        parser.error("--write keeps all the tables, so it takes no rows")
     if measure.SERVER_CORE == measure.LOAD_CORE:
         sys.exit("the benchmark needs Linux and two cores: one for the servers, one for the load")
 

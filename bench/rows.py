@@ -64,7 +64,10 @@ def reads_repeated(shop: Shop) -> Iterator[Row]:
             ("product detail, again and again", f"/api/v1/products/{product_id}"),
         ):
             with bare(shop, shop.get("product", path)) as unit:
-                costs = side_by_side(lambda: _read(unit, ["/"]), lambda: _read(services["product"], [path]))  # noqa: B023
+                costs = side_by_side(
+                    lambda: _read(unit, ["/"]),
+                    lambda: _read(services["product"], [path]),  # noqa: B023 - called before the next turn
+                )
             share, text = _share_of_bare(*costs)
             yield Row(work, text, ">= 60% of bare", share >= 0.6)
 

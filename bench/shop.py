@@ -17,10 +17,10 @@ import httpx2
 import orjson
 
 from bench import load, measure
+from chassis.secrets import SERVICES
 from chassis.testing import service_keys
 from local.postgres import EmbeddedPostgres
 
-SERVICES = ("user", "product", "payment", "order")
 ADDRESS = {"name": "Ada", "line1": "1 Quay", "city": "Lisbon", "postal_code": "1100", "country": "PT"}
 
 

@@ -7,6 +7,7 @@ one does not start.
 
 import os
 from typing import Annotated, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,20 @@ def refuse_placeholder(secret: SecretStr) -> SecretStr:
     if secret.get_secret_value().strip().lower() in PLACEHOLDERS:
         raise ValueError("is a placeholder, not a secret")
     return secret
+
+
+def refuse_placeholder_password(url: SecretStr) -> SecretStr:
+    """Refuse a URL whose password somebody left as it was; one without a password is fine."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+    except ValueError:  # its message would show the password
+        raise ValueError("is not a URL") from None
+    passwords = parse_qs(parts.query, keep_blank_values=True).get("password", [])
+    if parts.password is not None:
+        passwords.append(unquote(parts.password))
+    for password in passwords:
+        refuse_placeholder(SecretStr(password))
+    return url
 
 
 Secret = Annotated[SecretStr, AfterValidator(refuse_placeholder)]
@@ -41,7 +56,7 @@ class ServiceSettings(BaseSettings):
     port: int
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
-    database_url: SecretStr
+    database_url: Annotated[SecretStr, AfterValidator(refuse_placeholder_password)]
     """postgresql://role:password@host/database, or with `?host=/folder` for a Unix socket."""
     database_pool_size: int = Field(default=10, ge=1)
     database_acquire_timeout_s: float = 2.0

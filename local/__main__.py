@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EADDRINUSE
 from pathlib import Path
@@ -15,17 +15,20 @@ from time import perf_counter
 import orjson
 import uvloop
 
+from chassis.app import Service
 from chassis.secrets import SERVICES
 from chassis.server import Server
+from chassis.settings import InvalidSettings
 from chassis.telemetry import configure_logging
 from local.edge import Edge
 from local.postgres import EmbeddedPostgres, EmbeddedPostgresError
-from local.seed import CUSTOMER_EMAIL, CUSTOMER_PASSWORD, seed
+from local.seed import CUSTOMER_EMAIL, CUSTOMER_PASSWORD, SeedFailed, SignInRefused, register_customer, seed
 from local.shop import MigrationFailed, behind, create_services, make_databases, make_secrets, migrate
 
 HOST = "127.0.0.1"
 ADMIN_EMAIL = "admin@souk.example"
 ADMIN_PASSWORD = "admin of souk"  # noqa: S105 - of a shop that answers on this machine only
+LOG_LEVELS = ("debug", "info", "warning", "error")
 STARTED = perf_counter()
 
 
@@ -103,9 +106,9 @@ async def serve(ports: dict[str, int], data: Path, server: EmbeddedPostgres) -> 
     try:
         await asyncio.wait((serving, started), return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
-            await seed(services, admin_email, admin_password, say)
+            new = await seed_once(services, data / "seeded", admin_email, admin_password)
             write_address(data, ports)
-            greet(ports, admin_email, admin_password)
+            greet(ports, admin_email, ADMIN_PASSWORD if new and admin_password == ADMIN_PASSWORD else "as it was set")
         await serving
     finally:
         stop()
@@ -114,15 +117,31 @@ async def serve(ports: dict[str, int], data: Path, server: EmbeddedPostgres) -> 
         say("stopped; the data is kept")
 
 
+async def seed_once(services: Mapping[str, Service], note: Path, admin_email: str, admin_password: str) -> bool:
+    """Seed a shop that never was, and note it: an admin who empties the shelves finds them empty at the next start.
+
+    Returns whether it was seeded now, which also proves that the admin has this password; raises SeedFailed.
+    """
+    if await asyncio.to_thread(note.exists):
+        return False
+    try:
+        await register_customer(services)
+        seeded = await seed(services, admin_email, admin_password, say)
+    except SignInRefused as refused:
+        say(str(refused))
+        return False
+    await asyncio.to_thread(note.touch)
+    return seeded
+
+
 def write_address(data: Path, ports: dict[str, int]) -> None:
     """Note where the shop answers, for `make audit`."""
     urls = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
     (data / "shop.json").write_bytes(orjson.dumps(urls, option=orjson.OPT_INDENT_2))
 
 
-def greet(ports: dict[str, int], admin_email: str, admin_password: str) -> None:
+def greet(ports: dict[str, int], admin_email: str, password: str) -> None:
     """Print the addresses and who may sign in."""
-    password = admin_password if admin_password == ADMIN_PASSWORD else "as you set it"
     say(f"ready: http://{HOST}:{ports['edge']}")
     rows = [
         ("shop", f"http://{HOST}:{ports['edge']}/"),
@@ -142,14 +161,17 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="the edge's port; the services take the four after it")
     parser.add_argument("--data", type=Path, default=Path("var"), help="the folder that keeps the data")
     arguments = parser.parse_args()
-    configure_logging("local", os.environ.get("LOG_LEVEL") or "warning")
+    log_level = os.environ.get("LOG_LEVEL") or "warning"
     data: Path = arguments.data
     try:
+        if log_level not in LOG_LEVELS:
+            raise CannotStart(f"LOG_LEVEL: is not one of {', '.join(LOG_LEVELS)}")
+        configure_logging("local", log_level)
         ports = check_ports(arguments.port)
         say("starting PostgreSQL")
         with postgres(data) as server, suppress(KeyboardInterrupt):
             uvloop.run(serve(ports, data, server))
-    except (CannotStart, EmbeddedPostgresError, MigrationFailed, OSError) as error:
+    except (CannotStart, EmbeddedPostgresError, InvalidSettings, MigrationFailed, OSError, SeedFailed) as error:
         sys.exit(f"souk: {error}")
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import asyncpg
 import httpx2
+from pydantic import ValidationError
 
 from chassis.app import Service
 from chassis.in_process import InProcessTransport
 from chassis.migrations import ROOT, expected_revision
 from chassis.secrets import SERVICES, generate
+from chassis.settings import InvalidSettings
 from local.postgres import EmbeddedPostgres
 from services.order.app import create_app as create_order
 from services.order.settings import OrderSettings
@@ -44,7 +46,7 @@ def create_services(
 ) -> dict[str, Service]:
     """Build the four applications on the databases at `urls`, with the secrets in a folder for each.
 
-    `admin` may hold `admin_email` and `admin_password`.
+    `admin` may hold `admin_email` and `admin_password`. Raises InvalidSettings.
     """
     services: dict[str, Service] = {}
     transports = {name: LocalTransport(name, services) for name in SERVICES}
@@ -53,10 +55,13 @@ def create_services(
         files = {file.name: file.read_text() for file in (secrets / name).iterdir()}
         return files | {"port": ports[name], "database_url": urls[name], "log_level": "warning"}
 
-    services["user"] = create_user(UserSettings.model_validate(told("user") | admin), transports)
-    services["product"] = create_product(ProductSettings.model_validate(told("product")), transports)
-    services["payment"] = create_payment(PaymentSettings.model_validate(told("payment")), transports)
-    services["order"] = create_order(OrderSettings.model_validate(told("order")), transports)
+    try:
+        services["user"] = create_user(UserSettings.model_validate(told("user") | admin), transports)
+        services["product"] = create_product(ProductSettings.model_validate(told("product")), transports)
+        services["payment"] = create_payment(PaymentSettings.model_validate(told("payment")), transports)
+        services["order"] = create_order(OrderSettings.model_validate(told("order")), transports)
+    except ValidationError as error:
+        raise InvalidSettings(error) from None
     return services
 
 

@@ -21,7 +21,6 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[measure.ServerPro
 def test_every_request_is_sent_once_and_its_answer_counted(bare: measure.ServerProcess) -> None:
     sent = load.run(bare.port, [load.request("POST", f"/{number}", body=b"{}") for number in range(100)], connections=8)
     assert sent.requests == 100
-    assert 0 < sent.percentile_s(50) <= sent.percentile_s(99) <= sent.elapsed_s
 
 
 def test_requests_are_repeated_for_the_time_given(bare: measure.ServerProcess) -> None:

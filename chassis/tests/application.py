@@ -170,6 +170,7 @@ def create_app(
     service.state.gate = Gate()
     service.state.peer = service.peer("user", settings.user_url)
     service.include_router(routes)
+    service.include_router(routes, prefix="/internal")
     return service
 
 

@@ -9,7 +9,6 @@ import pytest
 from chassis.app import Service, Transports
 from chassis.auth import AccessTokens
 from chassis.settings import ServiceSettings
-from chassis.telemetry import configure_logging
 from chassis.testing import UserTokens, client, settings_for
 from chassis.tests import application
 from tests.databases import Databases, run_sql
@@ -25,12 +24,6 @@ class Build(Protocol):
         access_tokens: AccessTokens | None = None,
         **overrides: object,
     ) -> Service: ...
-
-
-@pytest.fixture(scope="session", autouse=True)
-def json_logs() -> None:
-    """Log as a service does: what is not configured draws each traceback for a person, which takes seconds."""
-    configure_logging("tests", "warning")
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ async def test_when_the_deadline_passes_the_answer_is_503_and_the_work_is_cancel
     service = build()
     gate: Gate = service.state.gate
     async with client(service) as http:
-        answer = await http.get("/wait", headers={DEADLINE: "0.05"})
+        answer = await http.get("/internal/wait", headers={DEADLINE: "0.05"})
     assert problem(answer, 503, "unavailable")["detail"] == "the deadline has passed"
     assert answer.headers["retry-after"]
     assert gate.cancelled.is_set()
@@ -116,23 +116,32 @@ async def test_when_the_deadline_passes_the_answer_is_503_and_the_work_is_cancel
 async def test_a_deadline_that_has_passed_is_refused_and_no_peer_is_asked(
     relaying: httpx2.AsyncClient, recorder: Recorder, deadline: str
 ) -> None:
-    problem(await relaying.get("/relay", headers={DEADLINE: deadline}), 503, "unavailable")
+    problem(await relaying.get("/internal/relay", headers={DEADLINE: deadline}), 503, "unavailable")
     assert not recorder.requests
 
 
 @pytest.mark.parametrize("deadline", ["", "soon", "nan", "1,5", "2026-11-23T12:00:00Z"])
 async def test_a_deadline_that_is_no_number_is_422(http: httpx2.AsyncClient, deadline: str) -> None:
-    document = problem(await http.get("/statuses/204", headers={DEADLINE: deadline}), 422, "invalid-request")
+    document = problem(await http.get("/internal/statuses/204", headers={DEADLINE: deadline}), 422, "invalid-request")
     assert document["errors"][0]["field"] == DEADLINE
 
 
 @pytest.mark.parametrize("deadline", ["60", "1e300", "inf"])
 async def test_a_request_within_its_deadline_is_served(http: httpx2.AsyncClient, deadline: str) -> None:
-    assert (await http.get("/statuses/204", headers={DEADLINE: deadline})).status_code == 204
+    assert (await http.get("/internal/statuses/204", headers={DEADLINE: deadline})).status_code == 204
+
+
+async def test_a_deadline_from_outside_is_nobodys(http: httpx2.AsyncClient) -> None:
+    assert (await http.get("/statuses/204", headers={DEADLINE: "-1"})).status_code == 204
+
+
+async def test_json_of_another_type_is_415(http: httpx2.AsyncClient) -> None:
+    answer = await http.post("/notes", content=b"{}", headers={"Content-Type": "application/vnd.x+json"})
+    problem(answer, 415, "unsupported-media-type")
 
 
 async def test_a_peer_is_given_what_is_left_of_the_deadline(relaying: httpx2.AsyncClient, recorder: Recorder) -> None:
-    await relaying.get("/relay", headers={DEADLINE: "2"})
+    await relaying.get("/internal/relay", headers={DEADLINE: "2"})
     assert 0 < float(recorder.requests[0].headers[DEADLINE]) <= 2
 
 
@@ -140,7 +149,7 @@ async def test_without_a_deadline_a_peer_is_given_the_time_that_its_client_waits
     relaying: httpx2.AsyncClient, recorder: Recorder
 ) -> None:
     await relaying.get("/relay")
-    await relaying.get("/relay", headers={DEADLINE: "60"})
+    await relaying.get("/internal/relay", headers={DEADLINE: "60"})
     assert [float(request.headers[DEADLINE]) for request in recorder.requests] == [3, 3]
 
 

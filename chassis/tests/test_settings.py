@@ -50,6 +50,28 @@ def test_a_placeholder_is_no_secret(monkeypatch: pytest.MonkeyPatch, placeholder
 
 
 @pytest.mark.parametrize(
+    "url",
+    ["postgresql://souk:changeme@db/souk", "postgresql://souk:@db/souk", "postgresql://souk@/souk?password=Secret"],
+)
+def test_a_placeholder_is_no_database_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    set_all(monkeypatch, DATABASE_URL=url)
+    with pytest.raises(InvalidSettings, match="DATABASE_URL: Value error, is a placeholder"):
+        ServiceSettings.load()
+
+
+def test_a_database_url_needs_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, DATABASE_URL="postgresql://souk@/souk?host=/run/postgresql")
+    assert ServiceSettings.load().database_url.get_secret_value() == "postgresql://souk@/souk?host=/run/postgresql"
+
+
+def test_a_broken_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, DATABASE_URL="postgresql://souk:the-database-password@d\u2100b/souk")
+    with pytest.raises(InvalidSettings, match="DATABASE_URL: Value error, is not a URL") as refused:
+        ServiceSettings.load()
+    assert "the-database-password" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("name", "value"), [("PORT", "http"), ("MAX_IN_FLIGHT", "0"), ("DATABASE_POOL_SIZE", "-1"), ("LOG_LEVEL", "loud")]
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -1,5 +1,6 @@
 """`python -m local` as a person runs it: it starts, sells, stops on Ctrl-C, keeps its data, and says what is wrong."""
 
+import os
 import re
 import signal
 import socket
@@ -10,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
+from starlette.types import Receive, Scope, Send
 
 from chassis.migrations import ROOT
+from local.seed import SeedFailed, SignInRefused, seed
 from tests.shop import free_ports
 
 
@@ -55,6 +59,7 @@ def test_the_shop_starts_says_where_it_is_stops_on_ctrl_c_and_keeps_its_data(tmp
     with shop(port, tmp_path / "var") as (_, lines):
         assert "migrating" not in "".join(lines)
         assert "seeding" not in "".join(lines)
+        assert re.search(r"admin@souk.example / as it was set$", "".join(lines), re.MULTILINE)
         assert httpx2.post(f"{origin}/api/v1/auth/register", json=account).status_code == 409
 
 
@@ -67,6 +72,42 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert ran.stderr.splitlines() == [f"souk: port {port} (for the edge) is taken: choose another, make run PORT=9000"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ADMIN_PASSWORD", "short"), ("ADMIN_EMAIL", "not an e-mail"), ("LOG_LEVEL", "loud")],
+)
+def test_a_wrong_setting_is_one_clear_line_without_its_value(tmp_path: Path, name: str, value: str) -> None:
+    command = (sys.executable, "-m", "local", "--port", str(free_ports(5)), "--data", str(tmp_path / "var"))
+    environment = os.environ | {name: value}
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert re.match(rf"souk: .*{name}: ", line)
+    assert f"'{value}'" not in line
+
+
+async def test_a_shop_that_refuses_its_seed_is_one_clear_line() -> None:
+    async def refuses(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with pytest.raises(SeedFailed, match=r"^seeding: GET /api/v1/products was answered 503$"):
+        await seed({"product": refuses}, "admin@souk.example", "whatever it is", print)
+
+
+async def test_an_admin_with_another_password_is_not_seeded_over() -> None:
+    async def empty(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"items": []}'})
+
+    async def refuses(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with pytest.raises(SignInRefused, match=r"^not seeded: admin@souk.example has another password"):
+        await seed({"product": empty, "user": refuses}, "admin@souk.example", "whatever it is", print)
 
 
 def test_a_data_folder_of_another_version_is_one_clear_line(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ MAX_BODY_BYTES = 64 * 2**20
 MAX_LINE_BYTES = 64 * 2**10
 BATCH_LINES = 500
 """Lines that land at once; validating them holds the event loop for some milliseconds."""
+BATCH_BYTES = 4 * 2**20
+"""Content that lands at once, however few lines hold it: 500 of the longest would be 32 MiB."""
 MOST_REJECTED = 100_000
 MAX_DETAIL_CHARACTERS = 300
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -90,7 +92,7 @@ async def import_products(content_type: str, chunks: AsyncIterable[bytes], land:
     if media_type.strip() == CSV:
         records = join_quoted(records)
         parse = _csv_parser(await anext(records, None))
-    report, batch, taken = Report(), _Batch(), 0
+    report, batch, lines, size = Report(), _Batch(), 0, 0
     async for number, content in records:
         if report.full:
             continue  # but read to its end, since a client that is still sending would not read the answer
@@ -101,10 +103,11 @@ async def import_products(content_type: str, chunks: AsyncIterable[bytes], land:
                 batch.add(number, parse(content))
         except RejectedRecord as reason:
             report.rejected.append((number, str(reason)[:MAX_DETAIL_CHARACTERS]))
-        taken += 1
-        if taken % BATCH_LINES == 0:
+        lines += 1
+        size += len(content or b"")
+        if lines >= BATCH_LINES or size >= BATCH_BYTES:
             await batch.land(land, report)
-            batch = _Batch()
+            batch, lines, size = _Batch(), 0, 0
             await asyncio.sleep(0)  # a batch of bad lines waits for nothing
     await batch.land(land, report)
     return report

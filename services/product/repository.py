@@ -1,9 +1,9 @@
 """Every SQL statement of the product service.
 
-Locks are taken in one order everywhere, so that no two requests deadlock: products by SKU, an order's reservation,
-stock by product id, and last of all a row of `catalogue_generation`. A statement that writes in several steps names
-them as CTEs, and a step that must come later reads the result of the earlier one: PostgreSQL gives data-modifying
-CTEs no order of their own.
+Locks are taken in one order everywhere, so that no two requests deadlock: new categories by slug, products by SKU, an
+order's reservation, stock by product id, and last of all a row of `catalogue_generation`. A statement that writes in
+several steps names them as CTEs, and a step that must come later reads the result of the earlier one: PostgreSQL gives
+data-modifying CTEs no order of their own.
 
 All parts of one statement see the same snapshot, so what is decided on a row that others change comes from a
 `SELECT ... FOR UPDATE`: READ COMMITTED waits for the lock and then reads the row anew.
@@ -282,9 +282,14 @@ class Catalogue:
     async def change(self, product_id: UUID, change: ProductChange, versions: Sequence[int] | None) -> ProductJson:
         """Change the fields that are there, if the version is one of `versions`, or whatever it is.
 
-        Raises ProductNotFound and PreconditionFailed.
+        Without a field nothing changes, the version neither. Raises ProductNotFound and PreconditionFailed.
         """
         given = change.model_fields_set
+        if not given:
+            product = await self.product(product_id)
+            if versions is not None and product.version not in versions:
+                raise PreconditionFailed
+            return product
         row = await self._database.fetchrow(
             f"""
             WITH new_category AS (

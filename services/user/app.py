@@ -36,7 +36,7 @@ def create_app(
         await families.delete_expired()
         await keys.delete_superseded()
 
-    service.prepare(keys.signer)
+    service.prepare(keys.jwks)  # makes the first; one that cannot sign must not end readiness, as others still verify
     service.prepare(lambda: ensure_first_admin(settings, accounts, passwords))
     service.worker("tidy", tidy, every_s=TIDY_EVERY_S)
 

@@ -149,12 +149,15 @@ class SigningKeys:
             await self._rows.add_first(*self._new())
             rows = await self._rows.published(KEPT_S)
         looked_at = self._clock()  # after it: no key is taken to be active too early
-        active = max(place for place, row in enumerate(rows) if row.active_in_s <= 0)
+        # None is active where the database's clock was set back: then the oldest, which every replica knows, signs on.
+        active = max((place for place, row in enumerate(rows) if row.active_in_s <= 0), default=0)
         signers: list[Signer] = []
-        for row in rows[active:]:  # a superseded key never signs again, so its private part is left alone
+        # A superseded key never signs again, so its private part is left alone.
+        for place, row in enumerate(rows[active:]):
             private_key = self._private_key(row)
             if private_key is not None:
-                signers.append(Signer(row.kid, private_key, looked_at + row.active_in_s))
+                active_in_s = row.active_in_s if place else min(row.active_in_s, 0.0)
+                signers.append(Signer(row.kid, private_key, looked_at + active_in_s))
         self._decrypted = {signer.kid: signer.private_key for signer in signers}
         jwks: JwkSet = {"keys": [dict(_jwk(row)) for row in rows]}
         return _Ring(signers, jwks, orjson.dumps(jwks), loaded_at)

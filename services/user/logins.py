@@ -28,7 +28,8 @@ class Logins:
     async def check(self, email: str, password: str) -> Account | None:
         """The account that this e-mail and password open, or none: an unknown e-mail takes the same time.
 
-        Raises TooManyAttempts, for unknown e-mails too, and Unavailable, which counts as no attempt.
+        Raises TooManyAttempts, for unknown e-mails too, and Unavailable: where all places are taken that is no attempt,
+        where the database fails after the attempt was counted it stays counted.
         """
         digest = email_digest(email)
         # One after the other for one e-mail: a crowd that logs in to one account with the right password must not be

@@ -3,7 +3,7 @@
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +12,8 @@ import pytest
 
 from services.product import product_import
 from services.product.product_import import MAX_LINE_BYTES
+from services.product.repository import ImportCounts
+from services.product.schemas import ImportLine
 from services.product.tests.conftest import ADMIN, Json, Shop, ndjson, unique
 from services.product.tests.test_routes import fields, problem
 
@@ -205,3 +207,20 @@ async def test_memory_does_not_grow_with_the_body(own_shop: Callable[..., Shop])
     before = process.memory_info().rss
     assert (await shop.bring_in(chunks(10_000))).json() == {"created": 9_000, "updated": 1_000, "rejected": []}
     assert process.memory_info().rss - before < 20 * 2**20, "of a body of 60 MiB"
+
+
+async def test_a_batch_lands_at_its_size_however_few_its_lines(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [ndjson(line(shop, description="d" * 1000)) for _ in range(6)]
+    monkeypatch.setattr(product_import, "BATCH_BYTES", 2 * len(lines[0]) - 10)
+    landed: list[int] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for content in lines:
+            yield content.rstrip(b"\n") + b"\n"
+
+    async def land(batch: Mapping[str, ImportLine]) -> ImportCounts:
+        landed.append(len(batch))
+        return ImportCounts(len(batch), 0, frozenset())
+
+    report = await product_import.import_products("application/x-ndjson", chunks(), land)
+    assert (report.created, landed) == (6, [2, 2, 2])

@@ -158,6 +158,14 @@ async def test_a_change_changes_what_it_names_and_the_version(shop: Shop) -> Non
         assert (read.content, read.headers["ETag"]) == (answer.content, answer.headers["ETag"])
 
 
+async def test_a_change_of_nothing_answers_the_product_as_it_is(shop: Shop) -> None:
+    product = await shop.product()
+    answer = await shop.change(product["id"])
+    assert (answer.status_code, answer.json()) == (200, product)
+    problem(await shop.change(product["id"], {"If-Match": '"7"'}), 412, "precondition-failed")
+    assert await shop.read(f"/api/v1/products/{product['id']}") == product
+
+
 @pytest.mark.parametrize("member", ["name", "category", "tags", "price", "attributes", "sku", "version"])
 async def test_what_may_not_be_null_or_change_is_refused(shop: Shop, member: str) -> None:
     product = await shop.product()

@@ -7,6 +7,7 @@ from uuid import uuid4
 import jwt
 import pytest
 
+from chassis import auth
 from services.user.keys import (
     FRESH_FOR_S,
     KEPT_S,
@@ -104,7 +105,10 @@ async def test_a_rotation_fails_no_request_on_any_replica(replica: Replicas) -> 
     assert [key["kid"] for key in published] == [kid_of(before), kid_of(after)]
 
 
-async def test_a_replica_meets_a_new_key_in_a_token_and_fetches_it(shop: Replica, replica: Replicas) -> None:
+async def test_a_replica_meets_a_new_key_in_a_token_and_fetches_it(
+    shop: Replica, replica: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "KEYS_AT_MOST_EVERY_S", 0.0)  # the key was published for longer than this, by the clock
     user = await shop.register()
     await shop.bearer(user["email"])
     clock = Clock()
@@ -161,6 +165,26 @@ async def test_after_a_lost_encryption_key_a_rotation_helps(shop: Replica) -> No
     restarted = keys_of(shop, encryption_key=bytes(32))
     assert (await restarted.signer()).kid != kid
     assert kid in await kids(restarted)
+
+
+async def test_a_lost_encryption_key_fails_signing_and_not_readiness(shop: Replica, replica: Replicas) -> None:
+    user = await shop.register()
+    headers = await shop.bearer(user["email"])
+    restarted = await replica(key_encryption_key=base64.b64encode(bytes(32)).decode())
+    await restarted.service.start()
+    await asyncio.wait_for(restarted.service.started.wait(), 10)
+    assert (await restarted.log_in(user["email"])).status_code == 500
+    assert (await restarted.wire.get("/api/v1/users/me", headers=headers)).status_code == 200
+
+
+async def test_a_database_clock_that_was_set_back_leaves_a_key_to_sign_with(shop: Replica) -> None:
+    keys = keys_of(shop)
+    oldest = (await keys.signer()).kid
+    await keys.rotate()
+    await shop.service.database.execute(AGE_BY_S, -3600.0)
+    later = keys_of(shop)
+    assert (await later.signer()).kid == oldest
+    assert len(await kids(later)) == 2
 
 
 async def test_signing_asks_the_database_for_nothing(shop: Replica) -> None:
