@@ -16,7 +16,7 @@ from bench.shop import Shop
 from local.postgres import EmbeddedPostgres
 
 PAGE = measure.ROOT / "docs" / "benchmarks.md"
-LIBRARIES = ("uvicorn", "uvloop", "httptools", "fastapi", "asyncpg", "httpx2", "pyreqwest", "orjson")
+LIBRARIES = ("uvicorn", "uvloop", "httptools", "fastapi", "asyncpg", "httpx2", "orjson")
 INTRODUCTION = """\
 # Benchmarks
 

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
+import httpx2
 import orjson
 import pytest
 
+from chassis.testing import client, credential
 from tests.platform.assembly import Json, Platform, Shopper
 from tests.platform.conftest import MakePlatform, Stocked
-from tests.platform.faults import AnswerGate, Gate, refused
+from tests.platform.faults import AnswerGate, Deliver, Gate, refused
 from tests.platform.streams import EventStream
 
 BUYERS = 500
@@ -411,3 +414,80 @@ async def test_an_event_stream_of_an_order_that_ended_tells_its_history_and_clos
         found = [orjson.loads((await events.next())["data"])["status"] for _ in range(3)]
         assert found == ["pending", "reserved", "rejected"]
         assert await events.ended()
+
+
+async def test_an_order_that_costs_more_than_a_payment_takes_is_refused_before_it_begins(
+    platform: Platform, customer: Shopper, stocked: Stocked
+) -> None:
+    product_id = await stocked(10, price_minor=10**12)
+    await customer.put_in_cart(product_id, 2)
+    answer = await customer.order((product_id, 2))
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "items")
+    assert await customer.cart() == [(product_id, 2)]
+    assert await customer.orders() == []
+    assert await platform.violations() == []
+
+
+async def test_an_order_that_a_peer_refuses_for_good_is_taken_back(
+    platform: Platform, customer: Shopper, stocked: Stocked
+) -> None:
+    product_id = await stocked(10)
+
+    async def refuse(_: Deliver) -> httpx2.Response:
+        document = {"type": "/problems/invalid-request"}
+        return httpx2.Response(422, json=document, headers={"Content-Type": "application/problem+json"})
+
+    platform.faults.strike("payment", "PUT", "/payments/", refuse)
+    answer = await customer.order((product_id, 1))
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/illegal-transition")
+    (order,) = await customer.orders()
+    assert (order["status"], order["reason"]) == ("cancelled", "refused by payment: invalid-request")
+    assert await platform.available(product_id) == 10
+    assert await platform.violations() == []
+
+
+async def test_a_reservation_that_arrives_after_its_order_was_rejected_takes_nothing(
+    platform: Platform, customer: Shopper, stocked: Stocked
+) -> None:
+    product_id = await stocked(1)
+    answer = await customer.order((product_id, 2))
+    assert answer.status_code == 409
+    body = {"items": [{"product_id": product_id, "quantity": 1}]}
+    async with client(platform.services["product"]) as late:
+        headers = {"Authorization": credential("order").authorization("product")}
+        path = f"/internal/v1/reservations/{answer.json()['order_id']}"
+        assert (await late.put(path, json=body, headers=headers)).status_code == 409
+    assert await platform.available(product_id) == 1
+    assert await platform.violations() == []
+
+
+async def test_a_pending_order_that_is_confirmed_later_leaves_what_came_into_the_cart_since(
+    make_platform: MakePlatform,
+) -> None:
+    platform = make_platform(checkout_budget_s=0.3)
+    product_id = await platform.product_of(await platform.admin(), stock=10)
+    buyer = await platform.customer()
+    await buyer.put_in_cart(product_id, 2)
+    platform.faults.strike("payment", "PUT", "/payments/", refused)
+    assert (await buyer.order()).status_code == 202
+    assert await buyer.cart() == []
+    await buyer.put_in_cart(product_id, 2)
+    platform.faults.heal()
+    await platform.recover(0)
+    assert [order["status"] for order in await buyer.orders()] == ["confirmed"]
+    assert await buyer.cart() == [(product_id, 2)]
+
+
+async def test_a_user_opens_twenty_event_streams_and_they_leave_room_for_requests(make_platform: MakePlatform) -> None:
+    platform = make_platform(max_in_flight=5)
+    product_id = await platform.product_of(await platform.admin(), stock=10)
+    buyer = await platform.customer()
+    order = await buyer.bought((product_id, 1))
+    path = f"/api/v1/orders/{order['id']}/events"
+    async with AsyncExitStack() as streams:
+        for _ in range(20):
+            stream = EventStream(platform.services["order"], path, buyer.headers)
+            await streams.enter_async_context(stream)
+            await stream.next()
+        assert (await buyer.call("GET", path)).status_code == 503
+        assert (await buyer.order((product_id, 1))).status_code == 201
