@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import socket
 from statistics import median
 
 import psutil
@@ -39,13 +38,6 @@ class ServerProcess:
     def resident_mb(self) -> float:
         """Resident memory in units of 2**20 bytes."""
         return self.process.memory_info().rss / 2**20
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

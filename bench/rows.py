@@ -12,12 +12,13 @@ import orjson
 import uvloop
 
 from bench import load
-from bench.measure import Cost, ServerProcess, cost, free_port, server, side_by_side
+from bench.measure import Cost, ServerProcess, cost, server, side_by_side
 from bench.shop import Shop, order
 from chassis.clients import Peer
 from chassis.telemetry import HttpMetrics, Telemetry
 from chassis.testing import credential
 from chassis.transport import PooledTransport
+from local.ports import free_ports
 
 CONNECTIONS = 32
 ROUND_S = 3.0
@@ -36,7 +37,7 @@ class Row:
 @contextmanager
 def bare(shop: Shop, answer: httpx2.Response) -> "Generator[ServerProcess]":
     """The unit: a server that does nothing but send these bytes."""
-    port = free_port()
+    port = free_ports(1)
     sent = [(name, value) for name, value in answer.headers.items() if name != "date"]
     file = shop.folder / f"answer-{port}.json"
     file.write_bytes(orjson.dumps({"headers": sent, "body": answer.text}))
@@ -193,7 +194,7 @@ def start_and_size(shop: Shop) -> Iterator[Row]:
             kept = process.ready_after_s <= 1 and size_mb <= 85
             text = f"{process.ready_after_s:.2f} s, {size_mb:.0f} MB"
             yield Row(f"start and memory of {name}", text, "<= 1 s, <= 85 MB", kept)
-    port = free_port()
+    port = free_ports(5)
     arguments = ("--port", str(port), "--data", str(shop.folder / "local"))
     with server("local", *arguments, port=port, ready="/docs"):
         pass  # the first start makes the cluster and the demo catalogue

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from http import HTTPStatus
+from itertools import count
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
@@ -19,6 +20,7 @@ import orjson
 from bench import load, measure
 from chassis.secrets import SERVICES
 from chassis.testing import service_keys
+from local.ports import free_ports
 from local.postgres import EmbeddedPostgres
 
 ADDRESS = {"name": "Ada", "line1": "1 Quay", "city": "Lisbon", "postal_code": "1100", "country": "PT"}
@@ -30,7 +32,7 @@ class Shop:
     def __init__(self, folder: Path, postgres: EmbeddedPostgres) -> None:
         self.folder = folder
         self.postgres = postgres
-        self.ports = {service: measure.free_port() for service in SERVICES}
+        self.ports: dict[str, int] = dict(zip(SERVICES, count(free_ports(len(SERVICES))), strict=False))
         self._keys, self._jwks = service_keys()
         self._admin = ("admin@example.com", token_urlsafe())
         self._key_encryption_key = b64encode(os.urandom(32)).decode()

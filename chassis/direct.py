@@ -4,8 +4,8 @@ FastAPI's handling of a request's parameters costs more than what these calls do
 its function takes only what can be handed over without that: UUIDs of its path, one body, the request, and
 dependencies that are coroutine functions of the request. The function is the same one, registered, documented and
 typed as any other; this layer in front of the routes calls it when everything about a request is in order, and leaves
-the request to FastAPI, which knows how to say what is wrong, when anything is not; docs/decisions/direct-calls.md has the
-measurement.
+the request to FastAPI, which knows how to say what is wrong, when anything is not. docs/decisions/direct-calls.md has
+the measurement.
 """
 
 import inspect

@@ -1,7 +1,6 @@
 """Running shops for tests: real processes on real sockets, or four applications of this process."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -9,12 +8,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import randbelow
 
 import httpx2
 
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES, generate
+from local.ports import free_ports
 
 ADMIN_EMAIL = "admin@souk.example"
 ADMIN_PASSWORD = "the admin of these tests"
@@ -31,28 +30,6 @@ class Shop:
     secrets: Path
     admin_email: str = ADMIN_EMAIL
     admin_password: str = ADMIN_PASSWORD
-
-
-def free_ports(count: int) -> int:
-    """Find as many ports in a row on which nobody listens, and return the first.
-
-    They are below those that the system gives to outgoing connections, one of which could take a port before its
-    server does.
-    """
-    while True:
-        first = 20_000 + randbelow(12_000 - count)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import orjson
 import pytest
 
 from bench import load, measure
+from local.ports import free_ports
 
 BODY = "x" * 100_000
 """More than one read of a socket brings."""
@@ -13,7 +14,7 @@ BODY = "x" * 100_000
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[measure.ServerProcess]:
     answer = tmp_path_factory.mktemp("bare") / "answer.json"
     answer.write_bytes(orjson.dumps({"headers": [["Content-Length", str(len(BODY))]], "body": BODY}))
-    port = measure.free_port()
+    port = free_ports(1)
     with measure.server("bench.bare", str(port), str(answer), port=port, ready="/") as process:
         yield process
 
@@ -62,4 +63,4 @@ def test_rounds_alternate_and_their_medians_are_taken() -> None:
 
 def test_server_that_does_not_start_is_told_at_once() -> None:
     with pytest.raises(ChildProcessError, match=r"bench\.bare"):
-        measure.server("bench.bare", "not-a-port", port=measure.free_port()).__enter__()
+        measure.server("bench.bare", "not-a-port", port=free_ports(1)).__enter__()

@@ -15,8 +15,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from chassis.migrations import ROOT
+from local.ports import free_ports
 from local.seed import SeedFailed, SignInRefused, seed
-from tests.shop import free_ports
 
 
 @contextmanager

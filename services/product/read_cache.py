@@ -64,6 +64,7 @@ class Checks:
     async def _run(self) -> None:
         try:
             while self._waiting:
+                await asyncio.sleep(0)  # what has arrived by now is read from its sockets first, and joins
                 waiting, self._waiting = self._waiting, []
                 try:
                     found = await self._read()
