@@ -175,7 +175,7 @@ class ServiceCredential:
             issued = int(time.time())
             claims = {"iss": self._service, "aud": audience, "iat": issued, "exp": issued + int(CREDENTIAL_LIFE_S)}
             headers = {"kid": self._service, "typ": SERVICE_TOKEN_TYPE}
-            token = jwt.encode(claims, self._key, ALGORITHM, headers)  # pyright: ignore[reportArgumentType]
+            token = jwt.encode(claims, self._key, ALGORITHM, headers)  # pyright: ignore[reportArgumentType] - any key
             self._tokens[audience] = (token, now + CREDENTIAL_LIFE_S / 2)
         return f"Bearer {token}"
 
@@ -219,7 +219,7 @@ class _UserToken(OAuth2PasswordBearer):
         super().__init__("/api/v1/auth/token", scheme_name="user", auto_error=False)
         self._admin = admin
 
-    async def __call__(self, request: Request) -> Principal:  # pyright: ignore[reportIncompatibleMethodOverride]
+    async def __call__(self, request: Request) -> Principal:  # pyright: ignore[reportIncompatibleMethodOverride] - verified
         tokens: AccessTokens = request.app.state.access_tokens
         principal = await tokens.verify(bearer(request))
         if self._admin and not principal.is_admin:
@@ -234,7 +234,7 @@ class _Caller(HTTPBearer):
         super().__init__(bearerFormat="JWT", scheme_name="service", auto_error=False)
         self._callers = frozenset(callers)
 
-    async def __call__(self, request: Request) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+    async def __call__(self, request: Request) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] - verified
         callers: ServiceCallers = request.app.state.service_callers
         caller = callers.verify(bearer(request))
         if caller not in self._callers:

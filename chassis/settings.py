@@ -78,6 +78,6 @@ class ServiceSettings(BaseSettings):
     def load(cls) -> Self:
         """Build the settings from the environment; raises InvalidSettings."""
         try:
-            return cls(_secrets_dir=os.environ.get("SECRETS_DIR"))  # pyright: ignore[reportCallIssue]
+            return cls(_secrets_dir=os.environ.get("SECRETS_DIR"))  # pyright: ignore[reportCallIssue] - from outside
         except ValidationError as error:
             raise InvalidSettings(error) from None
