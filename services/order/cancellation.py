@@ -6,6 +6,7 @@ from uuid import UUID
 from chassis.auth import Principal
 from chassis.clients import PeerUnavailable
 from chassis.context import context
+from chassis.crash_points import crash_point
 from services.order.domain import CANCELLED_BY_CUSTOMER, Order, Status, Superseded, Undo, decided_to_undo
 from services.order.repository import Orders
 from services.order.saga import Saga
@@ -37,6 +38,9 @@ async def _decide(orders: Orders, order_id: UUID, principal: Principal) -> tuple
             return order, None
         try:
             undo = Undo(Status.CANCELLED, CANCELLED_BY_CUSTOMER)
-            return order, await orders.save(order, decided_to_undo(order, undo))
+            crash_point("order.cancel.asked")
+            decided = await orders.save(order, decided_to_undo(order, undo))
+            crash_point("order.cancel.decided")
+            return order, decided
         except Superseded:
             continue

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from chassis.clients import PeerUnavailable
 from chassis.context import context
+from chassis.crash_points import crash_point
 from chassis.database import Database
 from chassis.idempotency import StoredAnswer
 from chassis.problems import IdempotencyKeyReused, InvalidRequest, Problem, RequestInProgress
@@ -80,7 +81,8 @@ class Checkout:
             items = [(item.product_id, item.quantity) for item in wanted.items]
         address = await self._address(user_id, wanted)
         lines, currency = priced(items, await self._products.quotes(items), self._currency)
-        return await self._orders.place(
+        crash_point("order.place.priced")
+        order = await self._orders.place(
             key=key,
             fingerprint=fingerprint,
             user_id=user_id,
@@ -92,6 +94,8 @@ class Checkout:
             trace_id=context().trace_id,
             at=now(),
         )
+        crash_point("order.placed")
+        return order
 
     async def _address(self, user_id: UUID, wanted: NewOrder) -> dict[str, Any]:
         if wanted.address is not None:
@@ -110,6 +114,7 @@ class Checkout:
             order = await self._saga.advance(order, until)
         except PeerUnavailable:
             await self._orders.defer(order.id)
+            crash_point("order.deferred")
             order = await self._orders.get(order.id)
             if order.unfinished:
                 return answer_to(order)

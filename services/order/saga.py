@@ -30,6 +30,7 @@ import structlog
 
 from chassis.clients import PeerRefused, PeerUnavailable
 from chassis.context import Context, context, current
+from chassis.crash_points import crash_point
 from chassis.problems import Problem, Unavailable
 from chassis.telemetry import Telemetry
 from services.order.answers import answer_to
@@ -123,11 +124,15 @@ class Saga:
             try:
                 await self._products.reserve(order.id, [(line.product_id, line.quantity) for line in order.lines])
             except StockRefused as refused:
+                crash_point("order.reserve.refused")
                 # Nothing was taken, but an earlier call may still be on its way: undoing refuses it when it arrives.
                 refusal = {"code": "insufficient-stock", "items": refused.items}
                 undo = Undo(Status.REJECTED, OUT_OF_STOCK, refusal)
                 return await self._orders.save(order, decided_to_undo(order, undo))
-            return await self._orders.save(order, moved(order, Status.RESERVED, now()))
+            crash_point("order.reserve.answered")
+            reserved = await self._orders.save(order, moved(order, Status.RESERVED, now()))
+            crash_point("order.reserved")
+            return reserved
 
     async def _authorise(self, order: Order) -> Order:
         with self._timed("authorise"):
@@ -136,17 +141,23 @@ class Saga:
                     order.id, order.user_id, order.total_minor, order.currency, order.payment_method
                 )
             except PaymentRefused as refused:
+                crash_point("order.authorise.refused")
                 refusal = {"code": PaymentDeclined.code, "decline_code": refused.decline_code}
                 undo = Undo(Status.REJECTED, f"payment_declined: {refused.decline_code}", refusal)
                 return await self._orders.save(order, decided_to_undo(order, undo))
+            crash_point("order.authorise.answered")
             paid = replace(moved(order, Status.AUTHORISED, now()), payment_id=payment_id)
-            return await self._orders.save(order, paid)
+            paid = await self._orders.save(order, paid)
+            crash_point("order.authorised")
+            return paid
 
     async def _confirm(self, order: Order) -> Order:
         with self._timed("confirm"):
             try:
                 await self._products.commit(order.id)
+                crash_point("order.commit.answered")
                 await self._payments.capture(order.id)
+                crash_point("order.capture.answered")
             except StockRefused as refused:
                 refusal = {"code": "insufficient-stock", "items": refused.items}
                 undo = Undo(Status.CANCELLED, OUT_OF_STOCK, refusal)
@@ -155,16 +166,23 @@ class Saga:
                 refusal = {"code": PaymentDeclined.code, "decline_code": refused.decline_code}
                 undo = Undo(Status.CANCELLED, f"payment_declined: {refused.decline_code}", refusal)
                 return await self._orders.save(order, decided_to_undo(order, undo))
-            return await self._end(order, Status.CONFIRMED)
+            confirmed = await self._end(order, Status.CONFIRMED)
+            crash_point("order.confirmed")
+            return confirmed
 
     async def _take_back(self, order: Order) -> Order:
         assert order.undo is not None
         with self._timed("undo"):
+            crash_point("order.undo.decided")
             await self._products.release(order.id)
+            crash_point("order.undo.stock_released")
             if order.status is not Status.PENDING:  # before that nobody has asked for money
                 await self._payments.take_back(order.id, order.undo.reason)
                 self._compensations.inc()
-            return await self._end(order, order.undo.to, order.undo.reason, order.undo.refusal)
+                crash_point("order.undo.payment_taken_back")
+            taken_back = await self._end(order, order.undo.to, order.undo.reason, order.undo.refusal)
+            crash_point("order.taken_back")
+            return taken_back
 
     async def _end(
         self, order: Order, status: Status, reason: str | None = None, refusal: dict[str, Any] | None = None

@@ -7,6 +7,7 @@ heals when it is asked for again.
 
 from uuid import UUID
 
+from chassis.crash_points import crash_point
 from chassis.database import Database
 from chassis.problems import IllegalTransition
 from services.payment import repository
@@ -30,11 +31,13 @@ class Charges:
         Raises IllegalTransition when the order's payment was asked for with other contents, Unavailable while the
         provider's answer is not known.
         """
+        crash_point("payment.authorise.asked")
         intent = await repository.intend(self._database, order_id, user_id, amount_minor, currency, payment_method)
         if not intent.same:
             raise IllegalTransition("the payment of this order was asked for with another user, amount or method")
         if intent.document is not None:
             return intent.document
+        crash_point("payment.intended")
         try:
             with known_outcome("authorise", self._metrics.provider_timeouts):
                 reference = await self._provider.authorise(order_id, amount_minor, currency, payment_method)
@@ -42,7 +45,9 @@ class Charges:
             return await self._record_declined(order_id, declined)
         except ProviderRefused:  # a void came first
             return await self._record_voided(order_id)
+        crash_point("payment.authorise.provider_approved")
         authorised = await repository.record_authorised(self._database, order_id, reference)
+        crash_point("payment.authorised")
         if authorised is None:
             return (await repository.read(self._database, order_id)).document
         self._metrics.authorised.inc()
@@ -53,6 +58,7 @@ class Charges:
 
         Raises PaymentNotFound, IllegalTransition when nothing is authorised, Unavailable while the outcome is unknown.
         """
+        crash_point("payment.capture.asked")
         try:
             with known_outcome("capture", self._metrics.provider_timeouts):
                 reference = await self._provider.capture(order_id)
@@ -69,6 +75,7 @@ class Charges:
         A payment that was declined stays so. Raises IllegalTransition when it was captured, Unavailable while the
         outcome is not known.
         """
+        crash_point("payment.void.asked")
         try:
             with known_outcome("void", self._metrics.provider_timeouts):
                 await self._provider.void(order_id)
@@ -82,21 +89,27 @@ class Charges:
         return await self._record_voided(order_id)
 
     async def _record_captured(self, order_id: UUID, reference: str) -> Payment:
+        crash_point("payment.capture.provider_captured")
         captured = await repository.record_captured(self._database, order_id, reference)
+        crash_point("payment.captured")
         if captured is None:
             return await repository.read(self._database, order_id)
         self._metrics.captured.inc()
         return captured
 
     async def _record_declined(self, order_id: UUID, declined: ProviderDeclined) -> str:
+        crash_point("payment.authorise.provider_declined")
         payment = await repository.record_declined(self._database, order_id, declined.decline_code)
+        crash_point("payment.declined")
         if payment is None:
             return (await repository.read(self._database, order_id)).document
         self._metrics.declined.inc()
         return payment.document
 
     async def _record_voided(self, order_id: UUID) -> str:
+        crash_point("payment.void.provider_voided")
         payment = await repository.record_voided(self._database, order_id)
+        crash_point("payment.voided")
         if payment is None:
             return (await repository.read(self._database, order_id)).document
         self._metrics.voided.inc()

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 
+from chassis.crash_points import crash_point
 from chassis.database import Database, Statements
 from chassis.idempotency import StoredAnswer
 from chassis.problems import IdempotencyKeyReused, RequestInProgress, Unavailable
@@ -107,6 +108,7 @@ class Refunds:
         reason: str,
         refund_id: UUID | None = None,
     ) -> Refund:
+        crash_point("payment.refund.asked")
         refund = await repository.begin_refund(statements, payment_id, amount_minor, reason, self._lease_s, refund_id)
         if refund is None:
             balance = await repository.balance(statements, payment_id=payment_id)
@@ -120,13 +122,16 @@ class Refunds:
 
     async def _finish(self, refund: Refund) -> str | None:
         """Have the provider make a refund, and note it; none where somebody else noted it meanwhile."""
+        crash_point("payment.refund.begun")
         try:
             with known_outcome("refund", self._metrics.provider_timeouts):
                 await self._provider.refund(refund.id, refund.order_id, refund.amount_minor)
         except Unavailable:
             await repository.release_refund(self._database, refund.id)
             raise
+        crash_point("payment.refund.provider_refunded")
         document = await repository.finish_refund(self._database, refund.id)
+        crash_point("payment.refunded")
         if document is not None:
             self._metrics.refunds.inc()
         return document

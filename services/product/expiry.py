@@ -2,6 +2,7 @@
 
 import structlog
 
+from chassis.crash_points import crash_point
 from services.product.metrics import Metrics
 from services.product.repository import Stock
 
@@ -14,7 +15,9 @@ log = structlog.stdlib.get_logger()
 async def expire_reservations(stock: Stock, metrics: Metrics) -> int:
     """Free the units of every reservation whose time is over; return how many there were."""
     expired = 0
+    crash_point("product.expire.due")
     while count := await stock.expire(BATCH):
+        crash_point("product.expired")
         expired += count
         metrics.reservations["expired"].inc(count)
         log.info("reservations_expired", count=count)

@@ -19,6 +19,7 @@ from uuid import UUID
 from asyncpg import Record
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
+from chassis.crash_points import crash_point
 from chassis.database import Database
 from chassis.pagination import decode_cursor, encode_cursor
 from chassis.problems import IllegalTransition, InsufficientStock, InvalidCursor, PreconditionFailed
@@ -361,6 +362,7 @@ class Catalogue:
         slugs = sorted({line.category for line in lines.values()})
         names = [category_name(slug) for slug in slugs]
         outcomes: dict[str, str] = {}
+        crash_point("product.import.asked")
         # A SKU is left over where another created it between the statement's snapshot and its insert: next time it is
         # known.
         while left := [line for sku, line in lines.items() if sku not in outcomes]:
@@ -368,7 +370,9 @@ class Catalogue:
             async with self._database.transaction() as tx:
                 await tx.execute(NEW_CATEGORIES, slugs, names)
                 landed = await tx.fetch(IMPORT, rows)
+                crash_point("product.import.uncommitted")
                 await tx.execute(EDITED)
+            crash_point("product.import.landed")
             outcomes.update({row["sku"]: row["outcome"] for row in landed})
         count = list(outcomes.values()).count
         return ImportCounts(
@@ -474,6 +478,7 @@ class Stock:
         Asking again changes nothing, unless the reservation has expired: then the units are taken anew. Raises
         InsufficientStock and IllegalTransition.
         """
+        crash_point("product.reserve.asked")
         product_ids = [item.product_id for item in wanted]
         quantities = [item.quantity for item in wanted]
         while True:
@@ -481,6 +486,7 @@ class Stock:
             assert row is not None
             known: HeldStatus | Literal["released", "expired"] | None = row["status"]
             if row["expires_at"] is not None:
+                crash_point("product.reserved")
                 return Held("held", row["expires_at"], changed=True)
             if known is None:
                 # Unknown to the statement's snapshot. The same order's first reservation may have come between, and may
@@ -504,7 +510,9 @@ class Stock:
         Committing again changes nothing. After expiry the units are taken anew, if there still are enough. Raises
         ReservationNotFound, InsufficientStock and IllegalTransition.
         """
+        crash_point("product.commit.asked")
         row = await self._database.fetchrow(COMMIT, order_id)
+        crash_point("product.committed")
         if row is None:
             raise ReservationNotFound
         if row["status"] == "released":
@@ -518,10 +526,12 @@ class Stock:
 
         An unknown order gets a reservation that is released already, so that a late `reserve` is refused.
         """
+        crash_point("product.release.asked")
         while True:
             row = await self._database.fetchrow(RELEASE, order_id)
             assert row is not None
             if row["status"] is not None or row["new"]:
+                crash_point("product.released")
                 return row["status"]
             # A reservation was made between this statement's snapshot and its insert: now it can be seen.
 

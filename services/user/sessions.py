@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from chassis.crash_points import crash_point
 from chassis.telemetry import Telemetry
 from services.user.domain import ACCESS_TOKEN_LIFE_S, InvalidGrant
 from services.user.keys import SigningKeys
@@ -86,9 +87,12 @@ class Sessions:
             raise InvalidGrant("the refresh token is not good")
         signer = await self._keys.signer()
         following = RefreshToken(token.family_id, token_bytes(SECRET_BYTES))
+        crash_point("user.rotate.asked")
         renewed = await self._families.rotate(token.family_id, token.digest, following.digest)
+        crash_point("user.rotated")
         if renewed is None:
             if await self._families.end(token.family_id):
+                crash_point("user.family_ended")
                 self._reused.inc()
                 log.warning("refresh_token_reused", family_id=token.family_id)
             raise InvalidGrant("the refresh token is not good")
