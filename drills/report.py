@@ -560,7 +560,8 @@ th { text-align: left; font-weight: 600; color: var(--quiet); font-size: 13px; }
 th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 tbody tr:last-child td { border-bottom: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; } a { color: var(--blue); }
+code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
+td code, td .good, td .bad { white-space: nowrap; } a { color: var(--blue); }
 .violations { margin: 0; padding-left: 24px; overflow-wrap: anywhere; }
 summary { cursor: pointer; font-weight: 600; } details table { margin-top: 12px; }
 footer { font-size: 13px; } footer dl { display: grid; grid-template-columns: auto 1fr; gap: 4px 16px; margin: 0; }
