@@ -1,7 +1,8 @@
 """A reverse proxy that speaks as the edge does, in front of services that are processes of their own.
 
-It routes by the prefixes of the edge, spreads requests over the replicas in turn, streams bodies both ways, and
-repeats nothing: what a replica does not answer is 502 to the client, as from any edge.
+It routes by the prefixes of the edge, spreads requests over the replicas in turn and streams bodies both ways. As the
+edge of compose it sends a request to another replica only where no connection came about; what a replica had begun and
+does not answer is 502 to the client.
 """
 
 import argparse
@@ -26,6 +27,7 @@ class ReverseProxy:
 
     def __init__(self, replicas: Mapping[str, Sequence[str]]) -> None:
         self._turns = {service: cycle(urls) for service, urls in replicas.items()}
+        self._most = {service: len(urls) for service, urls in replicas.items()}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(70, connect=2), limits=limits)
 
@@ -38,15 +40,20 @@ class ReverseProxy:
             await answer_itself(scope, receive, send)
             return
         raw_path: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        request = httpx2.Request(
-            scope["method"],
-            httpx2.URL(next(self._turns[service])).copy_with(raw_path=raw_path),
-            headers=[(name, value) for name, value in scope["headers"] if name not in HOP_BY_HOP],
-            content=_body(receive) if _has_body(scope) else None,
-        )
-        try:
-            answer = await self._client.send(request, stream=True)
-        except httpx2.TransportError:
+        headers = [(name, value) for name, value in scope["headers"] if name not in HOP_BY_HOP]
+        body = _body(receive) if _has_body(scope) else None
+        answer = None
+        for _ in range(self._most[service]):
+            url = httpx2.URL(next(self._turns[service])).copy_with(raw_path=raw_path)
+            request = httpx2.Request(scope["method"], url, headers=headers, content=body)
+            try:
+                answer = await self._client.send(request, stream=True)
+                break
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                continue  # nothing was sent, and nothing of the body was read
+            except httpx2.TransportError:
+                break
+        if answer is None:
             await _answer(send, 502, [(b"content-type", b"text/plain")], BAD_GATEWAY)
             return
         try:
@@ -105,6 +112,7 @@ def main() -> None:
         log_config=None,
         timeout_keep_alive=120,
         server_header=False,
+        date_header=False,  # the answers have theirs
     )
 
 

@@ -1,0 +1,80 @@
+"""`python -m drills NAME ...`: break the platform on purpose, and prove that nothing was lost.
+
+Exit status 1 where a drill failed, 2 where one could not be run.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from random import randrange
+
+import uvloop
+
+from chassis.telemetry import configure_logging
+from drills import report
+from drills.evidence import Evidence
+from drills.platform import PlatformError
+from drills.stage import Drill, Length, perform
+from drills.storms.kill import KILL
+from local.postgres import EmbeddedPostgresError
+
+DRILLS: dict[str, Drill] = {drill.name: drill for drill in (KILL,)}
+COULD_NOT_RUN = 2
+MOST_PRINTED = 20
+
+
+def main() -> None:
+    """Do what the command line asks."""
+    parser = argparse.ArgumentParser(
+        prog="python -m drills",
+        description="Break the platform on purpose, and prove that nothing was lost.",
+        epilog="\n".join(f"{drill.name:<16}{drill.title}" for drill in DRILLS.values()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="drills to run; all of them where none is named")
+    parser.add_argument("--seconds", type=float, help="a short run: the harm lasts this long, and times are not judged")
+    parser.add_argument("--seed", type=int, help="repeat a run: what is drawn by chance follows from it")
+    parser.add_argument("--folder", type=Path, default=Path("var/drills"), help="where reports go")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in DRILLS]
+    if unknown:
+        parser.error(f"no such drill: {', '.join(unknown)}; there are {', '.join(DRILLS)}")
+    configure_logging("drills", "warning")
+    chosen = [DRILLS[name] for name in arguments.names or DRILLS]
+    seed = randrange(10**6) if arguments.seed is None else arguments.seed  # noqa: S311 - printed, to be given again
+    failed = sum(not _performed(drill, arguments.seconds, seed, arguments.folder) for drill in chosen)
+    print(f"drills: {len(chosen) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+def _performed(drill: Drill, seconds: float | None, seed: int, folder: Path) -> bool:
+    """Run a drill, write its report, say how it went, and return whether it passed."""
+    length = Length(drill.seconds if seconds is None else min(seconds, drill.seconds), full=seconds is None)
+    began = time.monotonic()
+    try:
+        evidence = uvloop.run(perform(drill, length, seed, folder / "run" / drill.name))
+    except (PlatformError, EmbeddedPostgresError, OSError) as error:
+        print(f"{drill.name} could not be run: {error}", file=sys.stderr)
+        sys.exit(COULD_NOT_RUN)
+    page = report.write(evidence, folder)
+    _say(evidence, time.monotonic() - began, page)
+    return not evidence.broken
+
+
+def _say(evidence: Evidence, took_s: float, page: Path) -> None:
+    failures = ", ".join(f"{count} {kind}" for kind, count in sorted(evidence.failures.items())) or "none"
+    orders = ", ".join(f"{count} {status}" for status, count in sorted(evidence.orders.items())) or "none"
+    print(f"{evidence.name}: {evidence.sent} requests, failed: {failures}; orders: {orders}; {took_s:.0f} s")
+    for promise in evidence.promises:
+        kept = ("kept" if promise.kept else "BROKEN") if promise.judged else "not judged in a short run"
+        print(f"  {kept}: {promise.text}: {promise.measured}")
+    for reason in evidence.broken[:MOST_PRINTED]:
+        print(f"  VIOLATION {reason}")
+    if len(evidence.broken) > MOST_PRINTED:
+        print(f"  and {len(evidence.broken) - MOST_PRINTED} more, in the report")
+    print(f"{evidence.name}: {'FAILED' if evidence.broken else 'PASSED'}, {page}")
+
+
+if __name__ == "__main__":
+    main()
