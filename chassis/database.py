@@ -1,18 +1,23 @@
 """PostgreSQL: one pool a service, statements that commit by themselves, and one transaction a request where it takes
 more.
 
+The pool is of our own. asyncpg's makes a task and a proxy for each statement, and resets what it takes back; here no
+statement sets a session variable, listens or leaves a cursor open, so a connection whose block ended in good order is
+as new: docs/decisions/sql-without-an-orm.md has the measurement.
+
 Isolation is PostgreSQL's default, READ COMMITTED: everything scarce changes by one guarded statement, which re-reads
 the row that it locks, so no statement decides on a value that another transaction has changed.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import asyncpg
 import orjson
-from asyncpg.pool import PoolConnectionProxy
 from fastapi import Depends, Request
 
 from chassis.problems import Unavailable
@@ -46,11 +51,8 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection
 
-
-class _Connection(Connection):
-    def get_reset_query(self) -> str:
-        """Nothing to reset: no statement here sets a session variable, listens or leaves a cursor open."""
-        return ""
+IDLE_TIMEOUT_S = 300.0
+CLOSE_TIMEOUT_S = 1.0
 
 
 class Statements(Protocol):
@@ -94,7 +96,7 @@ class _Lease:
     def __init__(self, database: "Database") -> None:
         self._database = database
 
-    async def __aenter__(self) -> "PoolConnectionProxy[asyncpg.Record]":
+    async def __aenter__(self) -> Connection:
         try:
             self._connection = await self._database.acquire()
         except OUTAGES as error:
@@ -102,10 +104,14 @@ class _Lease:
         return self._connection
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        try:
-            await self._database.release(self._connection)
-        except OUTAGES as failure:
-            raise Unavailable(OUTAGE) from failure
+        if error is None:
+            self._database.release(self._connection)
+            return
+        # Cancelled, timed out or cut off: PostgreSQL may still be at the statement.
+        if isinstance(error, Exception) and not isinstance(error, (OSError, asyncpg.InterfaceError)):
+            self._database.release(self._connection)
+        else:
+            await self._database.discard(self._connection)
         # A DataError is an InterfaceError too, but of the arguments: our fault, not the database's.
         if isinstance(error, OUTAGES) and not isinstance(error, asyncpg.DataError):
             raise Unavailable(OUTAGE) from error
@@ -126,55 +132,71 @@ class Database(Statements):
         self._size = settings.database_pool_size
         self._acquire_timeout_s = settings.database_acquire_timeout_s
         self._statement_timeout_s = settings.database_statement_timeout_s
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._opening = asyncio.Lock()
-        self._taken = 0
-        """Connections in use or waited for."""
-
-    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
-        async with self._opening:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self._url,
-                    min_size=0,
-                    max_size=self._size,
-                    max_inactive_connection_lifetime=300,
-                    connection_class=_Connection,
-                    init=_prepare,
-                    timeout=self._acquire_timeout_s,
-                    command_timeout=self._statement_timeout_s + 1,
-                    server_settings=SESSION | {"statement_timeout": f"{self._statement_timeout_s * 1000:.0f}"},
-                )
-            return self._pool
+        self._slots = asyncio.Semaphore(self._size)
+        self._in_use = 0
+        self._idle: deque[tuple[Connection, float]] = deque()
+        """Connections and since when they are idle, the one used last at the end."""
 
     def connection(self) -> "_Lease":
         """A connection of the pool for an `async with` block; each statement on it commits by itself."""
         return _Lease(self)
 
-    async def acquire(self) -> "PoolConnectionProxy[asyncpg.Record]":
+    async def acquire(self) -> Connection:
         """Take a connection out of the pool; for `connection()`, which gives it back."""
-        pool = self._pool or await self._open()
-        self._taken += 1
-        try:
-            if self._taken <= self._size:
-                return await pool.acquire()  # one is idle, or is opened, which has a timeout of its own
-            # The pool's own timeout would cost a task for each statement.
+        if self._slots.locked():
             async with asyncio.timeout(self._acquire_timeout_s):
-                return await pool.acquire()
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()
+        self._in_use += 1
+        try:
+            while self._idle:
+                connection, _ = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
+            return await self._open()
         except BaseException:
-            self._taken -= 1
+            self._give_slot_back()
             raise
 
-    async def release(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
-        """Give a connection back; one that is broken is closed."""
+    async def _open(self) -> Connection:
+        connection: Connection = await asyncpg.connect(
+            self._url,
+            timeout=self._acquire_timeout_s,
+            command_timeout=self._statement_timeout_s + 1,
+            server_settings=SESSION | {"statement_timeout": f"{self._statement_timeout_s * 1000:.0f}"},
+        )
         try:
-            if self._pool is not None:
-                await self._pool.release(connection)
+            await _prepare(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Give back a connection on which nothing is under way."""
+        now = monotonic()
+        self._idle.append((connection, now))
+        while now - self._idle[0][1] >= IDLE_TIMEOUT_S:
+            self._idle.popleft()[0].terminate()
+        self._give_slot_back()
+
+    async def discard(self, connection: Connection) -> None:
+        """Close a connection on which a statement may be under way; it is cancelled first. The connection counts until
+        that is done, so that PostgreSQL is never at more statements than the pool has connections.
+        """
+        try:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await connection.close(timeout=CLOSE_TIMEOUT_S)
         finally:
-            self._taken -= 1
+            self._give_slot_back()
+
+    def _give_slot_back(self) -> None:
+        self._in_use -= 1
+        self._slots.release()
 
     @asynccontextmanager
-    async def transaction(self, **options: Any) -> AsyncGenerator["PoolConnectionProxy[asyncpg.Record]", None]:
+    async def transaction(self, **options: Any) -> AsyncGenerator[Connection, None]:
         """A transaction: committed when the block ends, rolled back when it raises. Never held over a network call."""
         async with self.connection() as connection, connection.transaction(**options):
             yield connection
@@ -208,13 +230,17 @@ class Database(Statements):
 
     def in_use(self) -> int:
         """Connections that are serving a statement or a transaction now."""
-        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+        return self._in_use
 
     async def close(self) -> None:
         """Close all connections; waits for running statements."""
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
+        for _ in range(self._size):
+            await self._slots.acquire()
+        while self._idle:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._idle.pop()[0].close(timeout=CLOSE_TIMEOUT_S)
+        for _ in range(self._size):
+            self._slots.release()
 
 
 async def database(request: Request) -> Database:

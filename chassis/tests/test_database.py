@@ -2,13 +2,14 @@
 
 import asyncio
 from pathlib import Path
+from time import monotonic
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from chassis.app import Service
-from chassis.database import Database
+from chassis.database import IDLE_TIMEOUT_S, Database
 from chassis.problems import Unavailable
 from chassis.settings import ServiceSettings
 from chassis.testing import client, settings_for
@@ -79,6 +80,38 @@ async def test_a_cancelled_request_gives_its_connection_back(build: Build) -> No
         async with asyncio.timeout(0.1):
             await database.fetchval("SELECT pg_sleep(60)")
     assert await database.fetchval("SELECT 1") == 1
+
+
+async def test_a_cancelled_statement_is_ended_before_another_takes_its_place(build: Build) -> None:
+    database, other = build(database_pool_size=1).database, build().database
+    marker = f"SELECT pg_sleep(60) -- {uuid4()}"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await database.execute(marker)
+    assert database.in_use() == 0
+    running = "SELECT count(*) FROM pg_stat_activity WHERE query = $1 AND state = 'active'"
+    assert await other.fetchval(running, marker) == 0
+
+
+async def test_a_statement_that_is_refused_keeps_its_connection(build: Build) -> None:
+    database = build(database_pool_size=1).database
+    backend = await database.fetchval("SELECT pg_backend_pid()")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await database.fetchval("SELECT 1 / 0")
+    assert await database.fetchval("SELECT pg_backend_pid()") == backend
+
+
+async def test_a_connection_that_nobody_needs_any_more_is_closed(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    database, other = build().database, build().database
+    open_now = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)"
+    async with database.connection() as first, database.connection() as second:
+        backends = [await each.fetchval("SELECT pg_backend_pid()") for each in (first, second)]
+    assert await other.fetchval(open_now, backends) == 2
+    later = monotonic() + IDLE_TIMEOUT_S
+    monkeypatch.setattr("chassis.database.monotonic", lambda: later)
+    kept = await database.fetchval("SELECT pg_backend_pid()")
+    assert first.is_closed() != second.is_closed()
+    assert kept in backends
 
 
 async def test_json_goes_in_and_comes_out_as_values(service: Service) -> None:

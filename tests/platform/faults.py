@@ -6,16 +6,11 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-import asyncpg
 import httpx2
 
-from chassis.database import Database
+from chassis.database import Connection, Database
 from chassis.transport import target
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 Deliver = Callable[[], Awaitable[httpx2.Response]]
 Fault = Callable[[Deliver], Awaitable[httpx2.Response]]
@@ -130,12 +125,12 @@ class CrashPoints:
         """Make moments of the statements, or transactions, of a service."""
         acquire, release = database.acquire, database.release
 
-        async def acquire_or_crash() -> "PoolConnectionProxy[asyncpg.Record]":
+        async def acquire_or_crash() -> Connection:
             self.reach(f"before a statement of {service}")
             return await acquire()
 
-        async def release_and_crash(connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
-            await release(connection)
+        def release_and_crash(connection: Connection) -> None:
+            release(connection)
             self.reach(f"after a statement of {service}")
 
         database.acquire, database.release = acquire_or_crash, release_and_crash
