@@ -35,6 +35,7 @@ OUTAGES = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,  # the connection was closed under the statement
+    asyncpg.InternalClientError,  # the server has said farewell, and the connection is not closed yet
     asyncpg.OperatorInterventionError,  # shut down, cancelled, starting up
     asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
     asyncpg.LockNotAvailableError,
@@ -108,7 +109,7 @@ class _Lease:
             self._database.release(self._connection)
             return
         # Cancelled, timed out or cut off: PostgreSQL may still be at the statement.
-        if isinstance(error, Exception) and not isinstance(error, (OSError, asyncpg.InterfaceError)):
+        if isinstance(error, Exception) and not isinstance(error, BROKEN):
             self._database.release(self._connection)
         else:
             await self._database.discard(self._connection)
@@ -118,6 +119,8 @@ class _Lease:
 
 
 OUTAGE = "the database does not answer"
+BROKEN = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What leaves a connection in a state in which nothing more can be asked of it."""
 
 
 class Database(Statements):
@@ -186,7 +189,7 @@ class Database(Statements):
         that is done, so that PostgreSQL is never at more statements than the pool has connections.
         """
         try:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(asyncpg.PostgresError, *BROKEN):
                 await connection.close(timeout=CLOSE_TIMEOUT_S)
         finally:
             self._give_slot_back()
@@ -237,7 +240,7 @@ class Database(Statements):
         for _ in range(self._size):
             await self._slots.acquire()
         while self._idle:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(asyncpg.PostgresError, *BROKEN):
                 await self._idle.pop()[0].close(timeout=CLOSE_TIMEOUT_S)
         for _ in range(self._size):
             self._slots.release()

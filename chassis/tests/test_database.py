@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from time import monotonic
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -17,7 +18,9 @@ from chassis.tests import application
 from chassis.tests.conftest import Build
 from chassis.tests.test_problems import problem
 from local.postgres import EmbeddedPostgres
-from tests.databases import Databases
+from tests.databases import Databases, run_sql
+
+SOCKET = ".s.PGSQL.5432"
 
 
 async def test_what_was_answered_is_committed(service: Service) -> None:
@@ -163,6 +166,41 @@ async def test_a_connection_that_the_server_has_ended_is_replaced(build: Build) 
     with pytest.raises(Unavailable):
         await database.execute("SELECT pg_terminate_backend(pg_backend_pid())")
     assert await database.fetchval("SELECT pg_backend_pid()") != backend
+
+
+async def test_a_statement_after_the_servers_farewell_is_unavailable_and_its_connection_replaced(
+    build: Build, notes_url: str, tmp_path: Path
+) -> None:
+    parts = urlsplit(notes_url)
+    server = Path(parse_qs(parts.query)["host"][0], SOCKET)
+    said_farewell = asyncio.Event()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what client and server say, but not that the server has gone."""
+        from_server, to_server = await asyncio.open_unix_connection(server)
+
+        async def ask() -> None:
+            while content := await reader.read(2**16):
+                to_server.write(content)
+            to_server.close()
+
+        asking = asyncio.create_task(ask())
+        while content := await from_server.read(2**16):
+            writer.write(content)
+        await writer.drain()
+        said_farewell.set()
+        await asking
+        writer.close()
+
+    async with await asyncio.start_unix_server(relay, tmp_path / SOCKET):
+        database = build(database_pool_size=1, database_url=parts._replace(query=f"host={tmp_path}").geturl()).database
+        backend = await database.fetchval("SELECT pg_backend_pid()")
+        run_sql(notes_url, f"SELECT pg_terminate_backend({backend})")
+        await said_farewell.wait()
+        with pytest.raises(Unavailable):
+            await database.fetchval("SELECT 1")
+        assert await database.fetchval("SELECT pg_backend_pid()") != backend
+        await database.close()
 
 
 async def test_a_schema_that_nobody_has_made_has_no_revision(postgres: Databases) -> None:
