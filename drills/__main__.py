@@ -13,13 +13,22 @@ import uvloop
 
 from chassis.telemetry import configure_logging
 from drills import report
+from drills.crash_points import CRASH_POINTS
 from drills.evidence import Evidence
 from drills.platform import PlatformError
 from drills.stage import Drill, Length, perform
+from drills.storms.clock import CLOCK
+from drills.storms.database import DATABASE
+from drills.storms.double_charge import DOUBLE_CHARGE
 from drills.storms.kill import KILL
+from drills.storms.outage import OUTAGE
+from drills.storms.oversell import OVERSELL
+from drills.storms.rotate import ROTATE
 from local.postgres import EmbeddedPostgresError
 
-DRILLS: dict[str, Drill] = {drill.name: drill for drill in (KILL,)}
+DRILLS: dict[str, Drill] = {
+    drill.name: drill for drill in (CRASH_POINTS, KILL, DATABASE, OUTAGE, OVERSELL, DOUBLE_CHARGE, ROTATE, CLOCK)
+}
 COULD_NOT_RUN = 2
 MOST_PRINTED = 20
 

@@ -82,6 +82,7 @@ class Client:
         params: Mapping[str, str | int] | None = None,
         body: Any = None,
         form: Mapping[str, str] | None = None,
+        content: bytes | None = None,
         lose_reply: bool = False,
         trace_id: str | None = None,
     ) -> Answer:
@@ -95,28 +96,34 @@ class Client:
         call = f"{method} {template.replace('{}', '{id}')}"
         began = time.monotonic()
         status: int | None = None
-        content: Any = None
+        found: Any = None
         answered: Mapping[str, str] = {}
         try:
             answer = await self._client.request(
-                method, template.format(*ids), headers=sent_headers, params=params, json=body, data=form
+                method,
+                template.format(*ids),
+                headers=sent_headers,
+                params=params,
+                json=body,
+                data=form,
+                content=content,
             )
             status, answered = answer.status_code, answer.headers
             if answer.content and "json" in answer.headers.get("content-type", ""):
-                content = answer.json()
+                found = answer.json()
         except (httpx2.TransportError, httpx2.DecodingError):
             pass
         except ValueError:
             self.wrong.append(f"{call} was answered {status} with a body that is no JSON: {answered}")
         if lose_reply:
-            status, content, answered = None, None, {}
+            status, found, answered = None, None, {}
         failure = None
         if status is None:
             failure = LOST if lose_reply else NO_ANSWER
         elif status not in hoped and status not in taken:
             failure = str(status)
             if status not in FOR_NOW:
-                self.wrong.append(f"{call} was answered {status} {content}")
+                self.wrong.append(f"{call} was answered {status} {found}")
         self.exchanges.append(
             Exchange(
                 began - self.began,
@@ -127,7 +134,7 @@ class Client:
                 retry_after="retry-after" in answered,
             )
         )
-        return Answer(status, content, answered, trace_id)
+        return Answer(status, found, answered, trace_id)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -81,6 +81,13 @@ class Replica:
         with self.log.open("ab") as log:
             self.process = _start(command, log, self.environment)
 
+    def end(self) -> None:
+        """SIGTERM, and wait until it has finished what it was serving."""
+        self.serving = False
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(ENDS_WITHIN_S)
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.serving = False
@@ -191,6 +198,8 @@ class Platform:
             "ADMIN_PASSWORD": ADMIN_PASSWORD,
         }
         peers = {f"{peer.upper()}_URL": self.reached_by(replica.name, peer)[0] for peer in SERVICES}
+        if replica.harmed:
+            usual["DOOM"] = str(self.folder / "doom.json")
         special = self._topology.environment
         return {**usual, **peers, **special.get(replica.service, {}), **special.get(replica.name, {})}
 

@@ -7,7 +7,7 @@ end, so that afterwards there is an outcome for everything.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
@@ -81,16 +81,20 @@ class Shopper:
         self._number = number
         self._random = Random(f"{floor.seed}-{number}")  # noqa: S311 - so that a drill can be repeated
         self._accounts = 0
-        self._user_id = ""
+        self.user_id = ""
         self._headers: dict[str, str] = {}
-        self._refresh_token = ""
-        self._tag = ""
+        self.refresh_token = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The shopper's `Authorization`."""
+        return self._headers
 
     async def shop(self) -> None:
         """Come, buy, go, and come again."""
         try:
             while not self._floor.closing.is_set():
-                await self._sign_in()
+                await self.sign_in()
                 for _ in range(PURCHASES_OF_AN_ACCOUNT):
                     if self._floor.closing.is_set():
                         break
@@ -98,7 +102,8 @@ class Shopper:
         except Unresolved:
             pass  # it is written down
 
-    async def _sign_in(self) -> None:
+    async def sign_in(self) -> None:
+        """Register as somebody new and sign in; raises Unresolved."""
         self._accounts += 1
         email = f"shopper-{self._floor.seed}-{self._number}-{self._accounts}@souk.example"
         account = {"email": email, "password": PASSWORD, "name": f"Shopper {self._number}"}
@@ -112,24 +117,31 @@ class Shopper:
         me = await self._floor.insist(
             lambda: self._client.call("GET", "/api/v1/users/me", headers=self._headers), "reading the profile"
         )
-        self._user_id = me.body["id"]
+        self.user_id = me.body["id"]
 
-    async def _tokens(self, form: dict[str, str]) -> None:
-        renewing, asked = form["grant_type"] == "refresh_token", self._floor.repeats_by_itself
+    async def _tokens(self, form: dict[str, str], *, lose_reply: bool = False, trace_id: str | None = None) -> Answer:
+        renewing, repeated = form["grant_type"] == "refresh_token", self._floor.repeats_by_itself
+        lost = lose_reply
 
         async def ask() -> Answer:
-            nonlocal asked
+            nonlocal repeated, lost, trace_id
             # 401 for a refresh token whose first answer was lost: it was used, and cannot be told from a stolen one.
-            taken = (401,) if renewing and asked else ()
-            asked = True
-            return await self._client.call("POST", "/api/v1/auth/token", taken=taken, form=form)
+            taken = (401,) if renewing and (repeated or used_before) else ()
+            losing, lost, trace, trace_id, repeated = lost, False, trace_id, None, True
+            return await self._client.call(
+                "POST", "/api/v1/auth/token", taken=taken, form=form, lose_reply=losing, trace_id=trace
+            )
 
         answer = await self._floor.insist(ask, "signing in")
         if answer.status == 200:
             self._headers = {"Authorization": f"Bearer {answer.body['access_token']}"}
-            self._refresh_token = answer.body["refresh_token"]
-        else:
-            await self._sign_in()
+            self.refresh_token = answer.body["refresh_token"]
+        return answer
+
+    async def renew(self, token: str | None = None, *, lose_reply: bool = False, trace_id: str | None = None) -> Answer:
+        """Renew the session, by the refresh token at hand or by `token`; raises Unresolved."""
+        form = {"grant_type": "refresh_token", "refresh_token": token or self.refresh_token}
+        return await self._tokens(form, lose_reply=lose_reply, trace_id=trace_id)
 
     async def _visit(self) -> None:
         await self._browse()
@@ -141,7 +153,9 @@ class Shopper:
         if any(told.status == 201 for told in checkout.told):
             await self._after(checkout)
         if self._random.random() < 0.1:
-            await self._tokens({"grant_type": "refresh_token", "refresh_token": self._refresh_token})
+            renewed = await self.renew()
+            if renewed.status == 401:
+                await self.sign_in()
 
     def _choice(self) -> list[tuple[str, int]]:
         products = self._random.sample(self._floor.product_ids, self._random.randint(1, 3))
@@ -160,6 +174,11 @@ class Shopper:
         await self._client.call("GET", "/api/v1/categories")
 
     async def _buy_cart(self, items: Sequence[tuple[str, int]]) -> Checkout:
+        await self.fill_cart(items)
+        return await self.buy(items, {})
+
+    async def fill_cart(self, items: Sequence[tuple[str, int]]) -> None:
+        """Put these items, and no others, into the cart; raises Unresolved."""
         await self._floor.insist(
             lambda: self._client.call("DELETE", "/api/v1/cart", hoped=(204,), headers=self._headers),
             "emptying the cart",
@@ -177,7 +196,6 @@ class Shopper:
         held = {item["product_id"]: item["quantity"] for item in cart.body["items"]}
         if held != dict(items):
             self._client.wrong.append(f"a cart was filled with {dict(items)} and holds {held}")
-        return await self.buy(items, {})
 
     def method(self) -> str:
         """Take a payment method by chance."""
@@ -187,7 +205,7 @@ class Shopper:
     async def buy(
         self,
         items: Sequence[tuple[str, int]],
-        body: dict[str, object],
+        body: Mapping[str, object],
         *,
         method: str | None = None,
         lose_reply: bool = False,
@@ -198,7 +216,7 @@ class Shopper:
         With `lose_reply` the first answer is lost. The first request is sent in the trace `trace_id`.
         """
         key = str(UUID(int=self._random.getrandbits(128), version=4))
-        checkout = Checkout(self._user_id, key, items)
+        checkout = Checkout(self.user_id, key, items)
         self._floor.ledger.checkouts.append(checkout)
         order = {**body, "address": ADDRESS, "payment_method": method or self.method()}
 
@@ -216,7 +234,7 @@ class Shopper:
                 trace_id=trace_id if first else None,
             )
             if answer.status is not None and not answer.for_now and answer.code != "request-in-progress":
-                checkout.told.append(_told(answer))
+                checkout.told.append(told(answer))
             return answer
 
         while True:
@@ -256,6 +274,14 @@ class Shopper:
         listed = await self._client.call("GET", "/api/v1/orders", params={"limit": 5}, headers=self._headers)
         if listed.status == 200 and order_id not in [order["id"] for order in listed.body["items"]]:
             self._client.wrong.append(f"the order {order_id} is not among the newest of its buyer")
+        payment_id, amount_minor = await self.payment_of(order_id)
+        if self._random.random() < CANCELLED_SHARE:
+            await self.cancel(checkout)
+        elif self._random.random() < 0.2:
+            self._floor.for_keeper.append((checkout, payment_id, amount_minor))
+
+    async def payment_of(self, order_id: str) -> tuple[str, int]:
+        """The id and the amount of a confirmed order's payment; raises Unresolved."""
         payments = await self._floor.insist(
             lambda: self._client.call("GET", "/api/v1/payments", params={"order_id": order_id}, headers=self._headers),
             "reading the payment",
@@ -263,10 +289,7 @@ class Shopper:
         payment = payments.body["items"][0]
         if payment["status"] != "captured":
             self._client.wrong.append(f"the order {order_id} is confirmed and its payment {payment['status']}")
-        if self._random.random() < CANCELLED_SHARE:
-            await self.cancel(checkout)
-        elif self._random.random() < 0.2:
-            self._floor.for_keeper.append((checkout, payment["id"], payment["amount"]["amount_minor"]))
+        return payment["id"], payment["amount"]["amount_minor"]
 
     async def cancel(self, checkout: Checkout, *, lose_reply: bool = False, trace_id: str | None = None) -> None:
         """Cancel an order that was sold; raises Unresolved."""
@@ -301,7 +324,8 @@ def wanted(items: Sequence[tuple[str, int]]) -> list[dict[str, object]]:
     return [{"product_id": product_id, "quantity": quantity} for product_id, quantity in items]
 
 
-def _told(answer: Answer) -> Told:
+def told(answer: Answer) -> Told:
+    """What an answer to a checkout says."""
     assert answer.status is not None
     members = answer.members
     total_minor = members["total"]["amount_minor"] if "total" in members else None

@@ -25,7 +25,7 @@ from chassis.auth import ServiceCredential
 from chassis.secrets import AUDIT
 from chassis.settings import ServiceSettings
 from drills import audit
-from drills.client import Client
+from drills.client import Answer, Client
 from drills.evidence import Evidence, Exchange, Harm, Promise, Table
 from drills.oracle import disagreements
 from drills.platform import ADMIN_EMAIL, ADMIN_PASSWORD, Platform, Replica, Topology
@@ -135,22 +135,61 @@ class Stage:
         self.say("starting the platform")
         await self.platform.start()
         await self.keeper.sign_in()
-        await self.stock(PRODUCTS, UNITS)
+        self.floor.product_ids += await self.stock(PRODUCTS, UNITS)
 
-    async def stock(self, products: int, units: int, prefix: str = "DRILL") -> list[str]:
-        """Import products, all with so many units, and return their ids; shoppers will buy them."""
+    async def stock(
+        self, products: int, units: int, prefix: str = "DRILL", *, lose_reply: bool = False, trace_id: str | None = None
+    ) -> list[str]:
+        """Import products, all with so many units, and return their ids; shoppers will buy the usual ones."""
         lines = b"\n".join(orjson.dumps(_product(f"{prefix}-{number:05}", units)) for number in range(products))
-        answer = await self._internal.post(
-            f"{self.platform.origin}/api/v1/products/import",
-            content=lines,
-            headers={**self.keeper.headers, "Content-Type": "application/x-ndjson"},
-        )
-        answer.raise_for_status()
-        beliefs = await self.beliefs()
-        new = sorted(beliefs.stock.keys() - self.floor.ledger.on_shelf.keys())
+        lost = lose_reply
+
+        async def ask() -> Answer:
+            nonlocal lost, trace_id
+            losing, lost, trace, trace_id = lost, False, trace_id, None
+            return await self.client.call(
+                "POST", "/api/v1/products/import", content=lines, lose_reply=losing, trace_id=trace,
+                headers={**self.keeper.headers, "Content-Type": "application/x-ndjson"},
+            )  # fmt: skip
+
+        answer = await self.floor.insist(ask, "an import")
+        if answer.members.get("rejected") or answer.members["created"] + answer.members["updated"] != products:
+            self.violations.append(f"an import of {products} lines was answered {answer.members}")
+        new = sorted([each["id"] async for each in self._found(prefix)])
         self.floor.ledger.on_shelf.update(dict.fromkeys(new, units))
-        self.floor.product_ids += new
         return new
+
+    async def _found(self, prefix: str) -> AsyncGenerator[dict[str, Any]]:
+        """All products whose SKU begins so, newest first."""
+        params: dict[str, str | int] = {"limit": 100}
+        while True:
+            page = await self.floor.insist(
+                lambda: self.client.call("GET", "/api/v1/products", params=params), "reading the catalogue"
+            )
+            for each in page.body["items"]:
+                if each["sku"].startswith(prefix):
+                    yield each
+            if page.body["next_cursor"] is None:
+                return
+            params["cursor"] = page.body["next_cursor"]
+
+    async def available(self, product_id: str, units: int) -> None:
+        """Wait until so many units of a product can be bought; raises TimeoutError."""
+        async with asyncio.timeout(FINAL_WITHIN_S):
+            while True:
+                answer = await self.client.call("GET", "/api/v1/products/{}", product_id)
+                if answer.status == 200 and answer.body["available"] == units:
+                    return
+                await asyncio.sleep(0.05)
+
+    async def take_away(self, product_id: str, units: int) -> None:
+        """Take units from the shelf for another reason than an order."""
+        answer = await self.client.call(
+            "POST", "/api/v1/products/{}/stock", product_id,
+            headers=self.keeper.headers, body={"delta": -units, "reason": "a drill"},
+        )  # fmt: skip
+        if answer.status == 200:
+            self.floor.ledger.on_shelf[product_id] -= units
 
     def admit(self) -> None:
         """Let the shoppers in."""
