@@ -1,11 +1,11 @@
 """The answer to `POST /api/v1/orders`: made once, stored with the order's outcome, and given again for the same key."""
 
+from dataclasses import replace
 from typing import Any
 
 from chassis.idempotency import StoredAnswer
-from chassis.schemas import json_of
 from services.order.domain import Order, Status, refusal_of
-from services.order.schemas import OrderAnswer
+from services.order.schemas import order_json
 
 PLACED_AT = "/api/v1/orders"
 
@@ -18,10 +18,9 @@ def location_of(order: Order) -> str:
 def answer_to(order: Order, refusal: dict[str, Any] | None = None) -> StoredAnswer:
     """201 for a confirmed order; 402 or 409 for one that was refused; 202 for one whose outcome is not known yet."""
     if order.status is Status.CONFIRMED:
-        return StoredAnswer(201, json_of(OrderAnswer.of(order)), location_of(order))
+        return StoredAnswer(201, order_json(order), location_of(order))
     if order.unfinished:
         # Whichever step the saga is at, to the buyer it is pending until there is an outcome.
-        pending = OrderAnswer.of(order).model_copy(update={"status": Status.PENDING})
-        return StoredAnswer(202, json_of(pending), location_of(order))
+        return StoredAnswer(202, order_json(replace(order, status=Status.PENDING)), location_of(order))
     problem = refusal_of(order, refusal)
     return StoredAnswer(problem.status, problem.body(PLACED_AT))

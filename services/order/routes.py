@@ -24,7 +24,7 @@ from chassis.problems import (
     Unauthenticated,
     documented,
 )
-from chassis.schemas import JsonBytes, Page, json_of
+from chassis.schemas import JsonBytes, Page
 from services.order import repository
 from services.order.answers import location_of
 from services.order.cancellation import cancel
@@ -34,7 +34,7 @@ from services.order.domain import OrderNotFound, PaymentDeclined, ProductNotFoun
 from services.order.events import StatusFeed
 from services.order.repository import Orders
 from services.order.saga import Saga, now
-from services.order.schemas import CartAnswer, CartQuantity, NewOrder, OrderAnswer
+from services.order.schemas import CartAnswer, CartQuantity, NewOrder, OrderAnswer, order_json
 from services.order.settings import OrderSettings
 
 cart = APIRouter(prefix="/api/v1/cart", tags=["cart"], responses=documented(Unauthenticated))
@@ -88,6 +88,7 @@ async def delete_cart(principal: Shopper, database: Autocommit) -> None:
     await repository.empty_cart(database, principal.user_id)
 
 
+ORDER: dict[int | str, dict[str, Any]] = {200: {"model": OrderAnswer}}
 PLACED: dict[int | str, dict[str, Any]] = {
     201: {"model": OrderAnswer, "description": "Confirmed; `Location` is where the order is read"},
     202: {"model": OrderAnswer, "description": "The outcome is not known yet; poll `Location`"},
@@ -116,20 +117,21 @@ async def place_order(
     return outcome.answer.response(replayed=outcome.replayed)
 
 
-@orders.get("", responses=documented(InvalidCursor))
+@orders.get("", responses={200: {"model": Page[OrderAnswer]}, **documented(InvalidCursor)})
 async def list_orders(
     principal: Shopper,
     orders: TheOrders,
     status: Status | None = None,
     limit: Limit = 20,
     cursor: Cursor = None,
-) -> Page[OrderAnswer]:
+) -> JsonBytes:
     """The caller's orders, newest first."""
     query = {"list": "orders", "status": status}
     before = _position(decode_cursor(cursor, query)) if cursor else None
     found = await orders.page(principal.user_id, status, before, limit + 1)
-    next_cursor = encode_cursor([found[limit - 1].id], query) if len(found) > limit else None
-    return Page(items=[OrderAnswer.of(order) for order in found[:limit]], next_cursor=next_cursor)
+    after = b'"%b"' % encode_cursor([found[limit - 1].id], query).encode("ascii") if len(found) > limit else b"null"
+    documents = b",".join([order_json(order) for order in found[:limit]])
+    return JsonBytes(b'{"items":[%b],"next_cursor":%b}' % (documents, after))
 
 
 def _position(position: list[Any]) -> UUID:
@@ -140,10 +142,10 @@ def _position(position: list[Any]) -> UUID:
         raise InvalidCursor from None
 
 
-@orders.get("/{order_id}", responses=documented(OrderNotFound))
-async def get_order(order_id: UUID, principal: Shopper, orders: TheOrders) -> OrderAnswer:
+@orders.get("/{order_id}", responses={**ORDER, **documented(OrderNotFound)})
+async def get_order(order_id: UUID, principal: Shopper, orders: TheOrders) -> JsonBytes:
     """One order; an admin may read anybody's."""
-    return OrderAnswer.of(await orders.get_for(order_id, principal.user_id, any_user=principal.is_admin))
+    return JsonBytes(order_json(await orders.get_for(order_id, principal.user_id, any_user=principal.is_admin)))
 
 
 @orders.post(
@@ -161,27 +163,27 @@ async def cancel_order(
     """Cancel before shipping: what was captured is refunded, the stock goes back."""
     order = await cancel(orders, saga, order_id, principal, settings.checkout_budget_s)
     ended = order.status is Status.CANCELLED
-    return JsonBytes(json_of(OrderAnswer.of(order)), 200 if ended else 202, {"Location": location_of(order)})
+    return JsonBytes(order_json(order), 200 if ended else 202, {"Location": location_of(order)})
 
 
-@orders.post("/{order_id}/ship", responses=documented(Forbidden, OrderNotFound, IllegalTransition))
-async def ship_order(order_id: UUID, principal: Admin, orders: TheOrders) -> OrderAnswer:
+@orders.post("/{order_id}/ship", responses={**ORDER, **documented(Forbidden, OrderNotFound, IllegalTransition)})
+async def ship_order(order_id: UUID, principal: Admin, orders: TheOrders) -> JsonBytes:
     """Note that a confirmed order was shipped."""
     return await _moved(orders, order_id, principal, Status.SHIPPED)
 
 
-@orders.post("/{order_id}/deliver", responses=documented(Forbidden, OrderNotFound, IllegalTransition))
-async def deliver_order(order_id: UUID, principal: Admin, orders: TheOrders) -> OrderAnswer:
+@orders.post("/{order_id}/deliver", responses={**ORDER, **documented(Forbidden, OrderNotFound, IllegalTransition)})
+async def deliver_order(order_id: UUID, principal: Admin, orders: TheOrders) -> JsonBytes:
     """Note that a shipped order was delivered."""
     return await _moved(orders, order_id, principal, Status.DELIVERED)
 
 
-async def _moved(orders: Orders, order_id: UUID, principal: Principal, to: Status) -> OrderAnswer:
+async def _moved(orders: Orders, order_id: UUID, principal: Principal, to: Status) -> JsonBytes:
     """Have an admin move the order on."""
     while True:
         order = await orders.get_for(order_id, principal.user_id, any_user=True)
         try:
-            return OrderAnswer.of(await orders.settle(order, moved(order, to, now()), None))
+            return JsonBytes(order_json(await orders.settle(order, moved(order, to, now()), None)))
         except Superseded:
             continue  # changed since it was read: decide again on what it is now
 

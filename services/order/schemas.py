@@ -1,11 +1,12 @@
 """The order service's wire shapes."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import orjson
 from pydantic import AfterValidator, Field
 
-from chassis.schemas import Address, Answer, Body, Id, Money, Quantity, Time
+from chassis.schemas import Address, Answer, Body, Id, Money, Quantity, Time, rfc3339
 from services.order import domain
 
 PaymentMethod = Literal[
@@ -90,11 +91,6 @@ class EntryAnswer(Answer):
     at: Time
     reason: str | None = None
 
-    @classmethod
-    def of(cls, entry: domain.Entry) -> Self:
-        """The entry on the wire."""
-        return cls.model_construct(status=entry.status, at=entry.at, reason=entry.reason)
-
 
 class OrderAnswer(Answer):
     """An order."""
@@ -109,28 +105,40 @@ class OrderAnswer(Answer):
     history: list[EntryAnswer]
     created_at: Time
 
-    @classmethod
-    def of(cls, order: domain.Order) -> Self:
-        """The order on the wire. What was validated when it was stored is not validated again."""
-        currency = order.currency
-        return cls.model_construct(
-            id=order.id,
-            status=order.status,
-            lines=[
-                LineAnswer.model_construct(
-                    product_id=line.product_id,
-                    sku=line.sku,
-                    name=line.name,
-                    quantity=line.quantity,
-                    unit_price=Money.model_construct(amount_minor=line.unit_price_minor, currency=currency),
-                    line_total=Money.model_construct(amount_minor=line.total_minor, currency=currency),
-                )
-                for line in order.lines
-            ],
-            total=Money.model_construct(amount_minor=order.total_minor, currency=currency),
-            address=Address.model_construct(**order.address),
-            payment_id=order.payment_id,
-            reason=order.reason,
-            history=[EntryAnswer.of(entry) for entry in order.history],
-            created_at=order.created_at,
-        )
+
+ADDRESS_FIELDS = tuple(Address.model_fields)
+
+
+def order_json(order: domain.Order) -> bytes:
+    """The order on the wire, as OrderAnswer says. Written by hand: what was validated when it was stored needs no
+    models to be made of it, which would cost ten times as much.
+    """
+
+    def money(amount_minor: int) -> dict[str, Any]:
+        return {"amount_minor": amount_minor, "currency": order.currency}
+
+    document = {
+        "id": order.id,
+        "status": order.status,
+        "lines": [
+            {
+                "product_id": line.product_id,
+                "sku": line.sku,
+                "name": line.name,
+                "quantity": line.quantity,
+                "unit_price": money(line.unit_price_minor),
+                "line_total": money(line.total_minor),
+            }
+            for line in order.lines
+        ],
+        "total": money(order.total_minor),
+        "address": {field: order.address.get(field) for field in ADDRESS_FIELDS},
+        "payment_id": order.payment_id,
+        "reason": order.reason,
+        "history": [
+            {"status": entry.status, "at": rfc3339(entry.at), "reason": entry.reason} for entry in order.history
+        ],
+        "created_at": rfc3339(order.created_at),
+    }
+    # asyncpg has a UUID of its own, which only `str` makes JSON of.
+    return orjson.dumps(document, default=str)
