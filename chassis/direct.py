@@ -9,6 +9,7 @@ the measurement.
 """
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -36,10 +37,10 @@ class _Route:
     def __init__(self, route: APIRoute) -> None:
         (self.method,) = route.methods or {"GET"}
         self.path = route.path
-        self.segments = [None if segment.startswith("{") else segment for segment in route.path.split("/")]
+        self.pattern = route.path_regex
         self.status = route.status_code or 200
         self.function: Callable[..., Awaitable[Any]] = route.endpoint
-        self.ids: list[tuple[str, int]] = []
+        self.ids: list[str] = []
         self.dependencies: list[tuple[str, Callable[[Request], Awaitable[Any]]]] = []
         self.body: tuple[str, type[Body]] | None = None
         self.request: str | None = None
@@ -55,7 +56,7 @@ class _Route:
         if depends:
             self.dependencies.append((name, _of_request(depends[0].dependency)))
         elif f"{{{name}}}" in self.path and kind is UUID:
-            self.ids.append((name, self.path.split("/").index(f"{{{name}}}")))
+            self.ids.append(name)
         elif kind is Request:
             self.request = name
         elif isinstance(kind, type) and issubclass(kind, Body) and self.body is None:
@@ -63,18 +64,12 @@ class _Route:
         else:
             raise NotDirect(f"{self.method} {self.path}: {name}")
 
-    def matches(self, segments: list[str]) -> bool:
-        """Whether a path, split at its slashes, is one of this route's."""
-        return len(segments) == len(self.segments) and all(
-            mine is None or mine == its for mine, its in zip(self.segments, segments, strict=True)
-        )
-
-    async def arguments(self, request: Request, segments: list[str]) -> dict[str, Any] | None:
+    async def arguments(self, request: Request, path: re.Match[str]) -> dict[str, Any] | None:
         """What the function is called with, or none where FastAPI has to say what is wrong."""
         found: dict[str, Any] = {}
         try:
-            for name, position in self.ids:
-                found[name] = ID.validate_python(segments[position])
+            for name in self.ids:
+                found[name] = ID.validate_python(path[name])
             if self.body is not None:
                 headers = request.headers
                 if headers.get("content-type") != "application/json" or "content-length" not in headers:
@@ -127,14 +122,14 @@ class Direct:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            segments: list[str] = scope["path"].split("/")
             for route in self._routes.get(scope["method"], ()):
-                if route.matches(segments):
-                    await self._serve(route, segments, scope, receive, send)
+                path = route.pattern.match(scope["path"])
+                if path is not None:
+                    await self._serve(route, path, scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
-    async def _serve(self, route: _Route, segments: list[str], scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, route: _Route, path: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
         received: list[Message] = []
 
         async def remembered() -> Message:
@@ -146,7 +141,7 @@ class Direct:
 
         scope[HANDLER] = route.path
         request = Request(scope, remembered)
-        arguments = await route.arguments(request, segments)
+        arguments = await route.arguments(request, path)
         if arguments is None:
             await self._app(scope, again, send)
             return
