@@ -91,9 +91,13 @@ class Crashes:
 
     async def struck(self, attempt: Attempt, trying: "asyncio.Task[None]") -> None:
         """Wait until a process has died of the attempt, and start it again."""
-        await attempt.armed.wait()
+        arming = asyncio.create_task(attempt.armed.wait())
+        await asyncio.wait({arming, trying}, return_when=asyncio.FIRST_COMPLETED)
+        arming.cancel()
         deadline = time.monotonic() + STRIKES_WITHIN_S
-        while time.monotonic() < deadline and not (trying.done() and trying.exception()):
+        if trying.done():
+            trying.result()  # an attempt that failed is a fault of the drill
+        while time.monotonic() < deadline:
             dead = [each for each in self.stage.platform.replicas if _has_died(each)]
             for replica in dead:
                 with self.stage.harm(f"{replica.name} dies at {attempt.point}"):

@@ -119,7 +119,14 @@ class Shopper:
         )
         self.user_id = me.body["id"]
 
-    async def _tokens(self, form: dict[str, str], *, lose_reply: bool = False, trace_id: str | None = None) -> Answer:
+    async def _tokens(
+        self,
+        form: dict[str, str],
+        *,
+        used_before: bool = False,
+        lose_reply: bool = False,
+        trace_id: str | None = None,
+    ) -> Answer:
         renewing, repeated = form["grant_type"] == "refresh_token", self._floor.repeats_by_itself
         lost = lose_reply
 
@@ -138,10 +145,20 @@ class Shopper:
             self.refresh_token = answer.body["refresh_token"]
         return answer
 
-    async def renew(self, token: str | None = None, *, lose_reply: bool = False, trace_id: str | None = None) -> Answer:
-        """Renew the session, by the refresh token at hand or by `token`; raises Unresolved."""
+    async def renew(
+        self,
+        token: str | None = None,
+        *,
+        used_before: bool = False,
+        lose_reply: bool = False,
+        trace_id: str | None = None,
+    ) -> Answer:
+        """Renew the session, by the refresh token at hand or by `token`; raises Unresolved.
+
+        401 is a wrong answer, but to a token of a session in which one was `used_before`, or to a repetition.
+        """
         form = {"grant_type": "refresh_token", "refresh_token": token or self.refresh_token}
-        return await self._tokens(form, lose_reply=lose_reply, trace_id=trace_id)
+        return await self._tokens(form, used_before=used_before, lose_reply=lose_reply, trace_id=trace_id)
 
     async def _visit(self) -> None:
         await self._browse()
