@@ -124,7 +124,8 @@ def peer_call(shop: Shop) -> Iterator[Row]:
 
 async def _call(port: int, calls: int = 8000) -> Cost:
     url = f"http://127.0.0.1:{port}"
-    peer = Peer("product", url, credential("order"), Telemetry("bench"), PooledTransport())
+    telemetry = Telemetry("bench")
+    peer = Peer("product", url, credential("order"), telemetry, PooledTransport("product", url, telemetry))
     body = {"items": [{"product_id": "0190b3a0-0000-7000-8000-000000000000", "quantity": 2}]}
 
     async def caller(times: int) -> None:

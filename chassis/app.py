@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
 from chassis.auth import AccessTokens, ServiceCallers, ServiceCredential
-from chassis.clients import DEADLINE, Peer
+from chassis.clients import Peer
 from chassis.context import Context, current
 from chassis.database import Database
 from chassis.migrations import expected_revision
@@ -44,7 +44,7 @@ from chassis.schemas import ProblemDocument
 from chassis.secrets import SERVICES
 from chassis.settings import ServiceSettings
 from chassis.telemetry import UNMATCHED, Telemetry
-from chassis.transport import PooledTransport
+from chassis.transport import DEADLINE, PooledTransport
 from chassis.workers import Round, Worker
 
 log = structlog.stdlib.get_logger()
@@ -78,7 +78,6 @@ class Service(FastAPI):
         self.front: ASGIApp = super().__call__
         self.body_limits: dict[str, int] = {}
         self._transports = transports
-        self._pool = PooledTransport()
         self._peers: dict[str, Peer] = {}
         self._workers: list[Worker] = []
         self._preparations: list[Round] = []
@@ -105,11 +104,13 @@ class Service(FastAPI):
             settings.database_pool_size
         )
 
-    def peer(self, name: str, url: str, *, timeout_s: float = 3.0) -> Peer:
-        """A client of another service; the same one for the same name."""
+    def peer(self, name: str, urls: str, *, timeout_s: float = 3.0) -> Peer:
+        """A client of another service, at the origins that a setting names; the same one for the same name."""
         if name not in self._peers:
-            transport = self._pool if self._transports is None else self._transports[name]
-            self._peers[name] = Peer(name, url, self.credential, self.telemetry, transport, timeout_s=timeout_s)
+            transport = (
+                PooledTransport(name, urls, self.telemetry) if self._transports is None else self._transports[name]
+            )
+            self._peers[name] = Peer(name, urls, self.credential, self.telemetry, transport, timeout_s=timeout_s)
         return self._peers[name]
 
     def worker(self, name: str, work: Round, *, every_s: float) -> Worker:
@@ -160,7 +161,6 @@ class Service(FastAPI):
         await asyncio.gather(*(worker.stop() for worker in self._workers))
         for peer in self._peers.values():
             await peer.aclose()
-        await self._pool.aclose()
         await self.database.close()
 
     def openapi(self) -> dict[str, Any]:

@@ -13,13 +13,11 @@ import httpx2
 import orjson
 
 from chassis.auth import ServiceCredential
+from chassis.balancing import CallPolicy
 from chassis.context import context
 from chassis.problems import MEDIA_TYPE, Unavailable
 from chassis.telemetry import Telemetry
-from chassis.transport import TARGET, whole
-
-DEADLINE = "X-Request-Deadline"
-"""How many seconds the caller still waits. A duration, as in gRPC, and not a time of day: clocks differ."""
+from chassis.transport import DEADLINE, POLICY, TARGET, whole
 
 
 class PeerRefused(Exception):
@@ -52,7 +50,7 @@ class Peer:
     def __init__(
         self,
         name: str,
-        url: str,
+        urls: str,
         credential: ServiceCredential,
         telemetry: Telemetry,
         transport: httpx2.AsyncBaseTransport,
@@ -60,7 +58,7 @@ class Peer:
         timeout_s: float = 3.0,
     ) -> None:
         self.name = name
-        self._url = httpx2.URL(url)
+        self._url = httpx2.URL(urls.partition(",")[0].strip())  # the one that `Host` names
         self._host = self._url.netloc
         self._credential = credential
         self._transport = transport
@@ -71,8 +69,18 @@ class Peer:
             for outcome in ("answered", "refused", "failed", "timeout", "unreachable")
         }
 
-    async def call(self, method: str, path: str, body: Any = None, *, timeout_s: float | None = None) -> Any:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        policy: CallPolicy | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
         """Send `body` as JSON and return the answer's, or none where it has none.
+
+        `policy` says whether it may be repeated on another endpoint; without one its method does.
 
         Raises PeerRefused for a definite refusal (4xx), PeerUnavailable where the outcome is not known.
         """
@@ -87,7 +95,7 @@ class Peer:
             if limit_s <= 0:
                 raise PeerUnavailable(self.name, outcome)
             async with asyncio.timeout(limit_s):
-                answer = await self._transport.handle_async_request(self._request(method, path, body, limit_s))
+                answer = await self._transport.handle_async_request(self._request(method, path, body, limit_s, policy))
                 content = await whole(answer)
             outcome = "failed"
             if answer.status_code >= 500 or answer.status_code == 429 or 300 <= answer.status_code < 400:
@@ -103,6 +111,8 @@ class Peer:
             raise PeerUnavailable(self.name, outcome) from None
         except TimeoutError:
             raise PeerUnavailable(self.name, outcome) from None
+        except httpx2.ReadTimeout:
+            raise PeerUnavailable(self.name, outcome) from None
         except httpx2.TransportError as error:
             outcome = "unreachable"
             raise PeerUnavailable(self.name, outcome) from error
@@ -110,7 +120,7 @@ class Peer:
             self._seconds.observe(perf_counter() - started)
             self._outcomes[outcome].inc()
 
-    def _request(self, method: str, path: str, body: Any, limit_s: float) -> httpx2.Request:
+    def _request(self, method: str, path: str, body: Any, limit_s: float, policy: CallPolicy | None) -> httpx2.Request:
         here = context()
         # asyncpg has a UUID of its own, which only `str` makes JSON of.
         content = b"" if body is None else orjson.dumps(body, default=str)
@@ -123,7 +133,7 @@ class Peer:
         ]
         if body is not None:
             headers += [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(content))]
-        extensions = {"timeout": {"read": limit_s}, TARGET: path.encode("ascii")}
+        extensions = {"timeout": {"read": limit_s}, TARGET: path.encode("ascii"), POLICY: policy}
         # Given as a stream, the body is not read and its headers are not guessed by httpx, which knows no better.
         stream = httpx2.ByteStream(content)
         return httpx2.Request(method, self._url, headers=headers, stream=stream, extensions=extensions)

@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.origins import origins_setting
+
 PLACEHOLDERS = frozenset({"", "changeme", "change-me", "password", "secret", "admin", "example", "test", "todo"})
 
 
@@ -37,6 +39,10 @@ def refuse_placeholder_password(url: SecretStr) -> SecretStr:
 
 
 Secret = Annotated[SecretStr, AfterValidator(refuse_placeholder)]
+
+
+Origins = Annotated[str, AfterValidator(origins_setting)]
+"""Where a peer answers: origins separated by commas, each of whose names may stand for several addresses."""
 
 
 class InvalidSettings(Exception):
@@ -68,7 +74,7 @@ class ServiceSettings(BaseSettings):
     service_jwks: str
     """The public keys of all callers as a JWK set; a key's `kid` is the caller's name."""
 
-    user_url: str = "http://127.0.0.1:8001"
+    user_url: Origins = "http://127.0.0.1:8001"
     """Where the user service answers; the keys that verify access tokens come from there."""
 
     max_in_flight: int = Field(default=512, ge=1)

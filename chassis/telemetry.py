@@ -130,6 +130,16 @@ class Telemetry:
         self.peer_seconds = self.histogram(
             "souk_peer_request_seconds", "Seconds a call to another service took.", ("peer",)
         )
+        self.peer_endpoints = self.gauge("souk_peer_endpoints", "Addresses that a peer is known to have.", ("peer",))
+        self.peer_endpoints_ejected = self.gauge(
+            "souk_peer_endpoints_ejected", "Addresses that get no calls for a while.", ("peer",)
+        )
+        self.peer_ejections = self.counter(
+            "souk_peer_ejections", "Ejections of an address by peer and reason.", ("peer", "reason")
+        )
+        self.peer_retries = self.counter(
+            "souk_peer_retries", "Calls repeated on another address by peer and outcome.", ("peer", "outcome")
+        )
         self.worker_runs = self.counter(
             "souk_worker_runs", "Rounds of a background worker by outcome.", ("worker", "outcome")
         )

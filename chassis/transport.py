@@ -4,25 +4,43 @@ A checkout makes five calls, each one hop of a latency that a buyer waits for, w
 thread of its own pays two switches for each; this one pays none, and parses with the parser that uvicorn uses:
 docs/decisions/peer-calls.md has the measurement. It speaks what services say to each other: plain HTTP/1.1 (RFC
 9112), whole requests, whole answers.
+
+A peer may have several endpoints. Each call is balanced over them by `chassis/balancing.py`, and one that fails is
+repeated once on another where that is safe: docs/decisions/balancing.md.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from random import Random
+from time import monotonic
 from typing import cast
 
 import httptools
 import httpx2
 
-CONNECT_TIMEOUT_S = 1.0
+from chassis.balancing import Attempt, Balancer, CallPolicy, Endpoint, RetryBudget
+from chassis.origins import Address, Addresses, Resolve, resolved
+from chassis.telemetry import Telemetry
+
+CONNECT_TIMEOUT_S = 0.5
 IDLE_TIMEOUT_S = 20.0
 """An idle connection is dropped before the server, which waits 120 s, would drop it: else a POST now and then meets a
 closing socket.
 """
 CONNECTIONS = 100
-"""The most connections to one peer; a call beyond waits for one, within its own timeout."""
+"""The most connections to one endpoint; a call beyond waits for one, within its own timeout."""
 MOST_BODY_BYTES = 64 * 2**20
-REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
-"""Methods that may be sent again when a kept connection turns out to be closed, RFC 9110, 9.2.2."""
+BY_METHOD = {method: CallPolicy(idempotent=True) for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")}
+"""What is known of a call that says nothing of itself: RFC 9110, 9.2.2."""
+NOT_IDEMPOTENT = CallPolicy(idempotent=False)
+REPEATED = frozenset({502, 503, 504})
+"""Answers upon which another endpoint is asked: this one cannot serve now."""
+DEADLINE = "X-Request-Deadline"
+"""How many seconds the caller still waits. A duration, as in gRPC, and not a time of day: clocks differ."""
+DEADLINE_NAME = DEADLINE.encode("ascii")
+POLICY = "policy"
+"""httpx's extension for what the caller knows of the call, a CallPolicy."""
 TARGET = "target"
 """httpx's extension for the request's target: a peer's URL is parsed once, and each call's path goes beside it, since
 parsing costs more than the call's headers and body together.
@@ -120,16 +138,21 @@ class _Connection(asyncio.Protocol):
             exchange.set_result((self._parser.get_status_code(), self._headers, b"".join(self._body)))
 
 
-class _Peer:
+class Stale(httpx2.ReadError):
+    """A kept connection was closed by the other side, maybe before it saw the request."""
+
+
+class _Connections:
     """The connections to one address."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
         self._idle: deque[_Connection] = deque()
-        self.slots = asyncio.Semaphore(CONNECTIONS)
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._retired = False
 
-    async def connection(self) -> _Connection:
+    async def _connection(self) -> _Connection:
         """The connection that was used last, or a new one; raises ConnectError or ConnectTimeout."""
         loop = asyncio.get_running_loop()
         while self._idle:
@@ -145,15 +168,40 @@ class _Peer:
         except OSError as error:
             raise httpx2.ConnectError(str(error)) from error
 
-    def give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: _Connection) -> None:
         """Keep a connection for the next call, or close it."""
-        if connection.closed or not connection.reusable:
+        if connection.closed or not connection.reusable or self._retired:
             connection.close()
             return
         now = connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
         while now - self._idle[0].idle_since >= IDLE_TIMEOUT_S:
             self._idle.popleft().close()
+
+    async def exchange(self, wire: bytes) -> Answer:
+        """Send a request and return its answer; cancelling it closes its connection.
+
+        Raises ConnectError or ConnectTimeout when nothing was sent, ReadError or RemoteProtocolError otherwise.
+        """
+        async with self._slots:
+            connection = await self._connection()
+            try:
+                answer = await connection.exchange(wire)
+            except httpx2.ReadError as error:
+                if connection.served and not connection.begun:
+                    self.close()  # what else is kept is most likely closed as well
+                    raise Stale(str(error)) from None
+                raise
+            except BaseException:
+                connection.close()
+                raise
+            self._give_back(connection)
+            return answer
+
+    def retire(self) -> None:
+        """Close what is idle now, and what is in use when it is given back."""
+        self._retired = True
+        self.close()
 
     def close(self) -> None:
         """Close what is idle."""
@@ -162,50 +210,147 @@ class _Peer:
 
 
 class PooledTransport(httpx2.AsyncBaseTransport):
-    """A pool of connections for each peer. An exchange is timed by its caller: cancelling it closes its connection."""
+    """The way to one peer: balanced over its endpoints, with a pool of connections to each.
 
-    def __init__(self) -> None:
-        self._peers: dict[tuple[str, int], _Peer] = {}
+    A call is timed by its caller, and told how long that one waits by httpx's extension `timeout`.
+    """
+
+    def __init__(self, peer: str, urls: str, telemetry: Telemetry, *, resolve: Resolve = resolved) -> None:
+        self._peer = peer
+        self._pools: dict[Address, _Connections] = {}
+        self._balancer = Balancer(peer, telemetry, monotonic, Random())  # noqa: S311 - spreads load
+        self._budget = RetryBudget(monotonic)
+        self._addresses = Addresses(peer, urls, self._changed, resolve)
+        self._retries = {
+            outcome: telemetry.peer_retries.labels(peer, outcome)
+            for outcome in ("answered", "failed", "budget_exhausted")
+        }
+
+    def _changed(self, addresses: Sequence[Address]) -> None:
+        for address in self._pools.keys() - set(addresses):
+            self._pools.pop(address).retire()
+        for address in addresses:
+            if address not in self._pools:
+                self._pools[address] = _Connections(*address)
+        self._balancer.update(addresses)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        url = request.url
-        if url.scheme != "http":
-            raise httpx2.UnsupportedProtocol(f"{url.scheme} is not spoken between services")
-        address = (url.host, url.port or 80)
-        peer = self._peers.get(address)
-        if peer is None:
-            peer = self._peers[address] = _Peer(*address)
-        wire = _wire(request, await whole(request))
-        async with peer.slots:
-            status, headers, content = await self._exchange(peer, request.method, wire)
+        if request.url.scheme != "http":
+            raise httpx2.UnsupportedProtocol(f"{request.url.scheme} is not spoken between services")
+        policy: CallPolicy = request.extensions.get(POLICY) or BY_METHOD.get(request.method, NOT_IDEMPOTENT)
+        limit_s: float | None = request.extensions.get("timeout", {}).get("read")
+        until = None if limit_s is None else monotonic() + limit_s
+        head, body = _head(request), await whole(request)
+        if not self._addresses.known:
+            try:
+                await self._addresses.first()
+            except OSError as error:
+                raise httpx2.ConnectError(str(error)) from error
+        answer = await self._balanced(policy, head, body, until)
+        if isinstance(answer, Exception):
+            raise answer
+        status, headers, content = answer
         return httpx2.Response(status, headers=headers, stream=httpx2.ByteStream(content), request=request)
 
-    async def _exchange(self, peer: _Peer, method: str, wire: bytes) -> Answer:
+    async def _balanced(
+        self, policy: CallPolicy, head: bytes, body: bytes, until: float | None
+    ) -> Answer | httpx2.TransportError:
+        """The answer of the endpoint that was chosen, or of another one where that one failed."""
+        self._budget.deposit()
+        tried: list[Endpoint] = []
+        repeats = 1 if policy.idempotent else 0
+        outcome: Answer | httpx2.TransportError = httpx2.ConnectError("there is no endpoint")
+        retried = False
         while True:
-            connection = await peer.connection()
-            try:
-                answer = await connection.exchange(wire)
-            except httpx2.ReadError:
-                if connection.served and not connection.begun and method in REPEATABLE:
-                    continue  # it was kept, and closed by the other side in the same moment
-                raise
-            except BaseException:
-                connection.close()
-                raise
-            peer.give_back(connection)
-            return answer
+            left_s = None if until is None else until - monotonic()
+            if left_s is not None and left_s <= 0:
+                break
+            may_try = repeats > 0 and self._budget.affords() if not tried else False
+            attempt = self._balancer.begin(policy, tried, may_try=may_try)
+            if attempt is None:
+                break
+            retried = retried or bool(tried) or outcome.__class__ is Stale
+            outcome = await self._attempt(attempt, policy, repeats, head, body, left_s)
+            if isinstance(outcome, tuple):
+                if outcome[0] not in REPEATED:
+                    break
+            elif isinstance(outcome, httpx2.ConnectError | httpx2.ConnectTimeout):
+                tried.append(attempt.endpoint)  # nothing was sent, so the next one may be asked whatever the method
+                continue
+            if not repeats:
+                break
+            if not isinstance(outcome, Stale):
+                if not self._balancer.others(attempt):
+                    break
+                tried.append(attempt.endpoint)
+            if not self._budget.withdraw():
+                self._retries["budget_exhausted"].inc()
+                break
+            repeats -= 1
+        if retried:
+            good = isinstance(outcome, tuple) and outcome[0] < 500
+            self._retries["answered" if good else "failed"].inc()
+        return outcome
+
+    async def _attempt(
+        self, attempt: Attempt, policy: CallPolicy, repeats: int, head: bytes, body: bytes, left_s: float | None
+    ) -> Answer | httpx2.TransportError:
+        """Ask one endpoint: its answer, or what went wrong, either of which the balancer is told."""
+        allowed_s = left_s
+        if repeats and self._balancer.others(attempt):
+            attempt_s = policy.attempt_timeout_s
+            if attempt.trial and policy.timed:
+                attempt_s = min(self._balancer.trial_timeout_s(attempt), attempt_s or INFINITE_S)
+            if attempt_s is not None and (left_s is None or attempt_s < left_s):
+                allowed_s = attempt_s
+        if allowed_s is None:
+            wire = b"%b\r\n\r\n%b" % (head, body)
+        else:
+            wire = b"%b\r\n%b: %.3f\r\n\r\n%b" % (head, DEADLINE_NAME, allowed_s, body)
+        pool = self._pools[attempt.endpoint.address]
+        try:
+            if allowed_s is left_s:
+                answer = await pool.exchange(wire)  # the caller's own timeout ends it
+            else:
+                async with asyncio.timeout(allowed_s):
+                    answer = await pool.exchange(wire)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            self._balancer.failed(attempt, "connect")
+            return error
+        except TimeoutError:
+            self._balancer.failed(attempt, "timeout")
+            return httpx2.ReadTimeout(f"no answer within {allowed_s} s")
+        except httpx2.TransportError as error:
+            self._balancer.failed(attempt, "reset")
+            return error
+        except BaseException:
+            self._balancer.abandoned(attempt)
+            raise
+        if answer[0] >= 500:
+            self._balancer.failed(attempt, "status")
+        else:
+            self._balancer.succeeded(attempt)
+        return answer
 
     async def aclose(self) -> None:
-        for peer in self._peers.values():
-            peer.close()
+        await self._addresses.aclose()
+        for pool in self._pools.values():
+            pool.close()
 
 
-def _wire(request: httpx2.Request, content: bytes) -> bytes:
-    """The request as it is sent; raises LocalProtocolError where a header or the target would end before it does."""
-    path, fields = target(request), request.headers.raw
+INFINITE_S = float("inf")
+
+
+def _head(request: httpx2.Request) -> bytes:
+    """The request line and the fields, but for the deadline, which is each attempt's own.
+
+    Raises LocalProtocolError where a header or the target would end before it does.
+    """
+    path = target(request)
+    fields = [field for field in request.headers.raw if field[0] != DEADLINE_NAME]
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), path)]
     lines += [b"%b: %b" % field for field in fields]
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(fields) or b" " in path:
         raise httpx2.LocalProtocolError("a line break or a space where none may be")
-    return b"%b\r\n\r\n%b" % (head, content)
+    return head

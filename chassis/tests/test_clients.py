@@ -4,14 +4,16 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import orjson
 import pytest
 
+from chassis.balancing import FAILURES, CallPolicy
 from chassis.clients import Peer, PeerRefused, PeerUnavailable
 from chassis.context import Context, current
+from chassis.origins import Addresses, Resolve
 from chassis.problems import MEDIA_TYPE
 from chassis.telemetry import Telemetry
 from chassis.testing import credential
@@ -77,14 +79,15 @@ TELEMETRY = Telemetry("order")
 
 
 @asynccontextmanager
-async def peer_at(port: int, *, timeout_s: float = 3.0) -> AsyncGenerator[Peer]:
-    """The product service, as the order service would call it at this port."""
+async def peer_at(*ports: int, timeout_s: float = 3.0) -> AsyncGenerator[Peer]:
+    """The product service, as the order service would call it at these ports."""
+    url = ",".join(f"http://127.0.0.1:{port}" for port in ports)
     peer = Peer(
         "product",
-        f"http://127.0.0.1:{port}",
+        url,
         credential("order"),
         TELEMETRY,
-        PooledTransport(),
+        PooledTransport("product", url, TELEMETRY),
         timeout_s=timeout_s,
     )
     try:
@@ -285,3 +288,116 @@ async def test_after_a_broken_connection_the_next_call_gets_a_new_one() -> None:
             await peer.call("POST", "/thing")
         assert await peer.call("POST", "/thing") == 1
     assert len(line.requests) == 2, "what may have happened must not be repeated by the pool"
+
+
+AGAIN = CallPolicy(idempotent=True, attempt_timeout_s=0.1)
+CALLS = 30
+
+
+def hanging() -> Line:
+    """A server that takes every request and answers none."""
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await line.read_request(reader)
+        await reader.read()
+
+    line = Line(serve)
+    return line
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        closing_after(b""),
+        closing_after(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun", reset=True),
+        answering(503, b"{}"),
+        hanging(),
+    ],
+    ids=["closing", "resetting", "unavailable", "hanging"],
+)
+async def test_what_one_endpoint_does_not_answer_is_asked_of_another_until_it_is_ejected(bad: Line) -> None:
+    good = answering(200, b"1")
+    async with bad.listening(), good.listening(), peer_at(bad.port, good.port) as peer:
+        for _ in range(CALLS):
+            assert await peer.call("POST", "/thing", {}, policy=AGAIN) == 1
+    assert 1 <= len(bad.requests) <= 2 * FAILURES
+    assert len(good.requests) == CALLS
+
+
+async def test_what_may_not_be_sent_twice_is_not() -> None:
+    bad, good = closing_after(b""), answering(200, b"1")
+    answered = 0
+    async with bad.listening(), good.listening(), peer_at(bad.port, good.port) as peer:
+        for _ in range(CALLS):
+            with suppress(PeerUnavailable):
+                answered += await peer.call("POST", "/thing", {})
+    assert answered == len(good.requests)
+    assert len(good.requests) + len(bad.requests) == CALLS
+    assert bad.requests
+
+
+async def test_a_refused_connection_goes_on_to_the_next_endpoint_whatever_the_method() -> None:
+    good = answering(200, b"1")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with good.listening(), peer_at(unused.getsockname()[1], good.port) as peer:
+            for _ in range(CALLS):
+                assert await peer.call("POST", "/thing", {}) == 1
+    assert len(good.requests) == CALLS
+
+
+async def test_attempts_share_the_deadline_and_tell_it() -> None:
+    lines = [hanging(), hanging()]
+    async with (
+        lines[0].listening(),
+        lines[1].listening(),
+        one_more("timeout"),
+        peer_at(*(line.port for line in lines), timeout_s=0.25) as peer,
+    ):
+        with pytest.raises(PeerUnavailable):
+            await peer.call("POST", "/thing", {}, policy=AGAIN)
+    told = [
+        float(line.partition(b": ")[2])
+        for request in (*lines[0].requests, *lines[1].requests)
+        for line in request.split(b"\r\n")
+        if line.startswith(b"X-Request-Deadline")
+    ]
+    assert len(told) == 2
+    assert min(told) == 0.1
+    assert 0 < max(told) <= 0.15
+
+
+async def test_a_name_stands_for_all_its_addresses_and_is_kept_when_it_does_not_resolve() -> None:
+    lines = [answering(200, b"1"), answering(200, b"2")]
+    async with lines[0].listening(), lines[1].listening():
+        found = [("127.0.0.1", line.port) for line in lines]
+
+        async def resolve(_host: str, _port: int) -> list[tuple[str, int]]:
+            if not found:
+                raise OSError("no such name")
+            return list(found)
+
+        told: list[list[tuple[str, int]]] = []
+        addresses = Addresses("product", "http://product:80", lambda these: told.append(list(these)), resolve)
+        assert not addresses.known
+        await addresses.first()
+        assert addresses.known
+        both = list(found)
+        del found[1]
+        await addresses.refresh()
+        del found[0]
+        await addresses.refresh()
+        assert told == [both, both[:1]]
+        await addresses.aclose()
+
+        transport = PooledTransport("product", "http://product:80", Telemetry("order"), resolve=_always(both))
+        peer = Peer("product", "http://product:80", credential("order"), Telemetry("order"), transport)
+        assert {await peer.call("GET", "/thing") for _ in range(CALLS)} == {1, 2}
+        await peer.aclose()
+
+
+def _always(addresses: list[tuple[str, int]]) -> Resolve:
+    async def resolve(_host: str, _port: int) -> list[tuple[str, int]]:
+        return addresses
+
+    return resolve

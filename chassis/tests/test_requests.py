@@ -8,12 +8,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from chassis.app import Service
-from chassis.clients import DEADLINE
 from chassis.testing import client
 from chassis.tests.application import Gate
 from chassis.tests.asgi import Request
 from chassis.tests.conftest import Build
 from chassis.tests.test_problems import TRACE_ID, problem
+from chassis.transport import DEADLINE
 
 
 class Recorder(httpx2.AsyncBaseTransport):

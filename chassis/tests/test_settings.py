@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from chassis.origins import origins
 from chassis.settings import PLACEHOLDERS, InvalidSettings, ServiceSettings
 from chassis.testing import JWKS, KEYS
 
@@ -109,3 +110,15 @@ def test_settings_are_frozen_and_do_not_show_their_secrets(monkeypatch: pytest.M
         settings.port = 1  # pyright: ignore[reportAttributeAccessIssue]
     assert "the-database-password" not in repr(settings)
     assert '"d"' not in repr(settings), "the private part of a key"
+
+
+@pytest.mark.parametrize(
+    "urls", ["", "product:8002", "https://a", "http://a/path", "http://u:p@a", "http://a,", "http://a:x"]
+)
+def test_what_is_no_list_of_origins_is_refused(urls: str) -> None:
+    with pytest.raises(ValueError, match=r"origins|credential|Port"):
+        origins(urls)
+
+
+def test_a_peer_may_have_several_origins() -> None:
+    assert origins("http://127.0.0.1:8002, http://product") == [("127.0.0.1", 8002), ("product", 80)]

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from chassis.balancing import CallPolicy
 from chassis.clients import Peer, PeerRefused
+
+AGAIN = CallPolicy(idempotent=True, attempt_timeout_s=1.5)
+"""All calls may be sent twice, by nature or by the order's id. Two attempts fit into the 3 s of a call."""
+AUTHORISATION = CallPolicy(idempotent=True, attempt_timeout_s=2.5, timed=False)
+"""A provider may take its 2 s, on whichever replica: its time says nothing of the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class ProductClient:
 
     async def quotes(self, items: Sequence[tuple[UUID, int]]) -> dict[UUID, Quote]:
         """Quotes of the products that the catalogue has, by id."""
-        answer = await self._peer.call("POST", "/internal/v1/quotes", _wanted(items))
+        answer = await self._peer.call("POST", "/internal/v1/quotes", _wanted(items), policy=AGAIN)
         return {
             UUID(item["product_id"]): Quote(
                 item["sku"],
@@ -71,11 +77,11 @@ class ProductClient:
 
     async def release(self, order_id: UUID) -> None:
         """Give the units back, whether held or committed, and refuse any later reservation for this order."""
-        await self._peer.call("DELETE", f"/internal/v1/reservations/{order_id}")
+        await self._peer.call("DELETE", f"/internal/v1/reservations/{order_id}", policy=AGAIN)
 
     async def _stock(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         try:
-            await self._peer.call(method, path, body)
+            await self._peer.call(method, path, body, policy=AGAIN)
         except PeerRefused as refused:
             if refused.code == "insufficient-stock":
                 raise StockRefused(refused.document["items"]) from None
@@ -103,6 +109,7 @@ class PaymentClient:
                 "amount": {"amount_minor": amount_minor, "currency": currency},
                 "payment_method": payment_method,
             },
+            policy=AUTHORISATION,
         )
         match answer["status"]:
             case "declined":
@@ -116,7 +123,7 @@ class PaymentClient:
     async def capture(self, order_id: UUID) -> None:
         """Take the money that was authorised; raises PaymentRefused when it was voided."""
         try:
-            await self._peer.call("POST", f"/internal/v1/payments/{order_id}/capture")
+            await self._peer.call("POST", f"/internal/v1/payments/{order_id}/capture", policy=AGAIN)
         except PeerRefused as refused:
             if refused.code != "illegal-transition":
                 raise
@@ -125,11 +132,12 @@ class PaymentClient:
     async def take_back(self, order_id: UUID, reason: str) -> None:
         """Void what was authorised, or refund what was captured, and refuse any later payment for this order."""
         try:
-            await self._peer.call("POST", f"/internal/v1/payments/{order_id}/void")
+            await self._peer.call("POST", f"/internal/v1/payments/{order_id}/void", policy=AGAIN)
         except PeerRefused as refused:
             if refused.code != "illegal-transition":
                 raise
-            await self._peer.call("POST", f"/internal/v1/payments/{order_id}/refund", {"reason": reason})
+            refund = f"/internal/v1/payments/{order_id}/refund"
+            await self._peer.call("POST", refund, {"reason": reason}, policy=AGAIN)
 
 
 class UserClient:
@@ -141,7 +149,8 @@ class UserClient:
     async def address(self, user_id: UUID, address_id: UUID) -> dict[str, Any] | None:
         """The address, or none where the user has no such one."""
         try:
-            return await self._peer.call("GET", f"/internal/v1/users/{user_id}/addresses/{address_id}")
+            path = f"/internal/v1/users/{user_id}/addresses/{address_id}"
+            return await self._peer.call("GET", path, policy=AGAIN)
         except PeerRefused as refused:
             if refused.status == 404:
                 return None

@@ -1,14 +1,14 @@
 """The order service's settings."""
 
-from chassis.settings import ServiceSettings
+from chassis.settings import Origins, ServiceSettings
 
 
 class OrderSettings(ServiceSettings):
     """What the order service is told beyond what every service is."""
 
     port: int = 8004
-    product_url: str = "http://127.0.0.1:8002"
-    payment_url: str = "http://127.0.0.1:8003"
+    product_url: Origins = "http://127.0.0.1:8002"
+    payment_url: Origins = "http://127.0.0.1:8003"
     checkout_budget_s: float = 5.0
     """How long `POST /api/v1/orders` waits for an outcome before it answers 202."""
     lease_s: float = 10.0
