@@ -22,12 +22,14 @@ from drills.storms.database import DATABASE
 from drills.storms.double_charge import DOUBLE_CHARGE
 from drills.storms.kill import KILL
 from drills.storms.outage import OUTAGE
+from drills.storms.overload import OVERLOAD
 from drills.storms.oversell import OVERSELL
 from drills.storms.rotate import ROTATE
 from local.postgres import EmbeddedPostgresError
 
 DRILLS: dict[str, Drill] = {
-    drill.name: drill for drill in (CRASH_POINTS, KILL, DATABASE, OUTAGE, OVERSELL, DOUBLE_CHARGE, ROTATE, CLOCK)
+    drill.name: drill
+    for drill in (CRASH_POINTS, KILL, DATABASE, OUTAGE, OVERSELL, DOUBLE_CHARGE, ROTATE, CLOCK, OVERLOAD)
 }
 COULD_NOT_RUN = 2
 MOST_PRINTED = 20

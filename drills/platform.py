@@ -197,7 +197,7 @@ class Platform:
             "ADMIN_EMAIL": ADMIN_EMAIL,
             "ADMIN_PASSWORD": ADMIN_PASSWORD,
         }
-        peers = {f"{peer.upper()}_URL": self.reached_by(replica.name, peer)[0] for peer in SERVICES}
+        peers = {f"{peer.upper()}_URL": ",".join(self.reached_by(replica.name, peer)) for peer in SERVICES}
         if replica.harmed:
             usual["DOOM"] = str(self.folder / "doom.json")
         special = self._topology.environment

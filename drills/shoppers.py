@@ -235,36 +235,62 @@ class Shopper:
         key = str(UUID(int=self._random.getrandbits(128), version=4))
         checkout = Checkout(self.user_id, key, items)
         self._floor.ledger.checkouts.append(checkout)
+        await self.insist_on(checkout, body, method=method, lose_reply=lose_reply, trace_id=trace_id)
+        return checkout
+
+    async def insist_on(
+        self,
+        checkout: Checkout,
+        body: Mapping[str, object],
+        *,
+        method: str | None = None,
+        lose_reply: bool = False,
+        trace_id: str | None = None,
+    ) -> None:
+        """Send a checkout until it has an outcome; `method` is drawn where it is not given. Raises Unresolved."""
         order = {**body, "address": ADDRESS, "payment_method": method or self.method()}
+        lost = lose_reply
 
         async def ask() -> Answer:
-            first = checkout.sent == 0
-            checkout.sent += 1
-            answer = await self._client.call(
-                "POST",
-                "/api/v1/orders",
-                hoped=(201, 202),
-                taken=(402, 409),
-                headers={**self._headers, "Idempotency-Key": key},
-                body=order,
-                lose_reply=lose_reply and first,
-                trace_id=trace_id if first else None,
-            )
-            if answer.status is not None and not answer.for_now and answer.code != "request-in-progress":
-                checkout.told.append(told(answer))
-            return answer
+            nonlocal lost, trace_id
+            losing, lost, trace, trace_id = lost, False, trace_id, None
+            return await self.ask(checkout, order, lose_reply=losing, trace_id=trace)
 
         while True:
-            answer = await self._floor.insist(ask, f"the checkout {key}")
+            answer = await self._floor.insist(ask, f"the checkout {checkout.key}")
             if answer.status == 202:
                 await self.settled(answer.body["id"], checkout)
             elif answer.code != "request-in-progress":
-                return checkout
+                return
             elif self._floor.closed.is_set():
-                self._floor.unresolved.append(f"the checkout {key} is still in progress")
-                raise Unresolved(key)
+                self._floor.unresolved.append(f"the checkout {checkout.key} is still in progress")
+                raise Unresolved(checkout.key)
             else:
                 await asyncio.sleep(PAUSE_S)
+
+    async def ask(
+        self,
+        checkout: Checkout,
+        order: Mapping[str, object],
+        *,
+        lose_reply: bool = False,
+        trace_id: str | None = None,
+    ) -> Answer:
+        """Send a checkout once, and note what it was told."""
+        checkout.sent += 1
+        answer = await self._client.call(
+            "POST",
+            "/api/v1/orders",
+            hoped=(201, 202),
+            taken=(402, 409),
+            headers={**self._headers, "Idempotency-Key": checkout.key},
+            body=order,
+            lose_reply=lose_reply,
+            trace_id=trace_id,
+        )
+        if answer.status is not None and not answer.for_now and answer.code != "request-in-progress":
+            checkout.told.append(_told(answer))
+        return answer
 
     async def settled(self, order_id: str, checkout: Checkout) -> None:
         """Read an order until it has come to an end."""
@@ -341,8 +367,7 @@ def wanted(items: Sequence[tuple[str, int]]) -> list[dict[str, object]]:
     return [{"product_id": product_id, "quantity": quantity} for product_id, quantity in items]
 
 
-def told(answer: Answer) -> Told:
-    """What an answer to a checkout says."""
+def _told(answer: Answer) -> Told:
     assert answer.status is not None
     members = answer.members
     total_minor = members["total"]["amount_minor"] if "total" in members else None

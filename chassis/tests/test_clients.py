@@ -352,7 +352,7 @@ async def test_attempts_share_the_deadline_and_tell_it() -> None:
         lines[0].listening(),
         lines[1].listening(),
         one_more("timeout"),
-        peer_at(*(line.port for line in lines), timeout_s=0.25) as peer,
+        peer_at(*(line.port for line in lines), timeout_s=1.0) as peer,
     ):
         with pytest.raises(PeerUnavailable):
             await peer.call("POST", "/thing", {}, policy=AGAIN)
@@ -363,8 +363,8 @@ async def test_attempts_share_the_deadline_and_tell_it() -> None:
         if line.startswith(b"X-Request-Deadline")
     ]
     assert len(told) == 2
-    assert min(told) == 0.1
-    assert 0 < max(told) <= 0.15
+    assert AGAIN.attempt_timeout_s in told
+    assert max(told) < 0.95, "what the first attempt took is gone"
 
 
 async def test_a_name_stands_for_all_its_addresses_and_is_kept_when_it_does_not_resolve() -> None:

@@ -5,9 +5,8 @@ from collections import Counter
 from itertools import cycle, islice
 from uuid import uuid4
 
-from drills.client import Answer
 from drills.oracle import Checkout
-from drills.shoppers import ADDRESS, Shopper, told, wanted
+from drills.shoppers import ADDRESS, Shopper, wanted
 from drills.stage import Drill, Stage
 
 TIMES = 50
@@ -27,30 +26,17 @@ async def run(stage: Stage) -> None:
             items = [(stage.floor.product_ids[number], 2)]
             checkout = Checkout(shopper.user_id, uuid4().hex, items)
             stage.floor.ledger.checkouts.append(checkout)
-            answers += await _charge(stage, shopper, checkout, method)
+            answers += await _charge(shopper, checkout, method)
             ends = {each.status for each in checkout.outcomes}
             wanted_end = ENDS.get(method, 201)
             stage.promise(f"{method}: one answer", f"{len(checkout.outcomes)}: {ends}", ends == {wanted_end})
     stage.promise("answers came and were lost", f"{dict(answers)}", answers["lost"] > 0 and answers["kept"] > 0)
 
 
-async def _charge(stage: Stage, shopper: Shopper, checkout: Checkout, method: str) -> Counter[str]:
+async def _charge(shopper: Shopper, checkout: Checkout, method: str) -> Counter[str]:
     body = {"items": wanted(checkout.items), "address": ADDRESS, "payment_method": method}
-
-    async def ask(*, lose_reply: bool) -> Answer:
-        checkout.sent += 1
-        answer = await stage.client.call(
-            "POST", "/api/v1/orders", hoped=(201, 202), taken=(402, 409), body=body, lose_reply=lose_reply,
-            headers={**shopper.headers, "Idempotency-Key": checkout.key},
-        )  # fmt: skip
-        if answer.status is not None and not answer.for_now and answer.code != "request-in-progress":
-            checkout.told.append(told(answer))
-        return answer
-
-    await asyncio.gather(*(ask(lose_reply=bool(number % 2)) for number in range(TIMES)))
-    while not checkout.outcomes:
-        await stage.floor.insist(lambda: ask(lose_reply=False), f"the checkout {checkout.key}")
-        await asyncio.sleep(0.1)
+    await asyncio.gather(*(shopper.ask(checkout, body, lose_reply=bool(number % 2)) for number in range(TIMES)))
+    await shopper.insist_on(checkout, {"items": wanted(checkout.items)}, method=method)
     return Counter({"lost": TIMES // 2, "kept": checkout.sent - TIMES // 2})
 
 
