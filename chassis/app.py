@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from math import isnan, nan
 from pathlib import Path
+from sys import maxsize
 from time import perf_counter
 from typing import Any
 
@@ -61,6 +62,20 @@ CHECK_SCHEMA_EVERY_S = 0.2
 Transports = Mapping[str, httpx2.AsyncBaseTransport]
 
 
+class Bound:
+    """How many requests of one class of work a process serves at once; one more is refused.
+
+    Each class is counted apart, so that work of one cannot take the places of another: docs/decisions/limits.md.
+    """
+
+    __slots__ = ("held", "most", "refused")
+
+    def __init__(self, work: str, most: int, telemetry: Telemetry) -> None:
+        self.most = most
+        self.held = 0
+        self.refused = telemetry.refused.labels(work)
+
+
 class Service(FastAPI):
     """A FastAPI application that counts, traces and bounds what it serves.
 
@@ -81,8 +96,10 @@ class Service(FastAPI):
         self._peers: dict[str, Peer] = {}
         self._workers: list[Worker] = []
         self._preparations: list[Round] = []
-        self._in_flight = 0
-        self._max_in_flight = settings.max_in_flight
+        self._public = Bound("public", settings.max_in_flight, self.telemetry)
+        self._internal = Bound("internal", settings.max_internal_in_flight, self.telemetry)
+        self._probes = Bound("probe", maxsize, self.telemetry)
+        self._bounds = {(method, path): self._probes for method in ("GET", "HEAD") for path in PROBES}
         self.started = asyncio.Event()
         super().__init__(
             title=f"Souk: {name}",
@@ -96,7 +113,7 @@ class Service(FastAPI):
         )
         self.state.database = self.database
         self.state.service_callers = ServiceCallers(name, settings)
-        self.telemetry.in_flight.set_function(lambda: self._in_flight)
+        self.telemetry.in_flight.set_function(self._in_flight)
         self.telemetry.gauge(
             "souk_database_connections_in_use", "Connections of the pool that serve a statement now."
         ).set_function(self.database.in_use)
@@ -112,6 +129,13 @@ class Service(FastAPI):
             )
             self._peers[name] = Peer(name, urls, self.credential, self.telemetry, transport, timeout_s=timeout_s)
         return self._peers[name]
+
+    def bound(self, work: str, method: str, path: str, most: int) -> None:
+        """Let requests of this method and path be a class of work with a bound of its own."""
+        self._bounds[method, path] = Bound(work, most, self.telemetry)
+
+    def _in_flight(self) -> int:
+        return sum(bound.held for bound in {self._public, self._internal, *self._bounds.values()})
 
     def worker(self, name: str, work: Round, *, every_s: float) -> Worker:
         """Background work that starts and stops with the service."""
@@ -218,6 +242,9 @@ class Service(FastAPI):
         status = response_bytes = 0
         seconds = 0.0
         gone = False
+        bound = self._bounds.get((scope["method"], scope["path"]))
+        if bound is None:
+            bound = self._internal if scope["path"].startswith(INTERNAL) else self._public
         held = 1
 
         async def answer(message: Message) -> None:
@@ -235,7 +262,7 @@ class Service(FastAPI):
 
         def release() -> None:
             nonlocal held
-            self._in_flight -= held
+            bound.held -= held
             held = 0
 
         async def hear() -> Message:
@@ -246,9 +273,10 @@ class Service(FastAPI):
             return message
 
         token = current.set(context)
-        self._in_flight += held
+        bound.held += held
         try:
-            if self._in_flight > self._max_in_flight and scope["path"] not in PROBES:
+            if bound.held > bound.most:
+                bound.refused.inc()
                 raise Unavailable("too many requests at once")
             if request_bytes > MAX_BODY_BYTES and request_bytes > self.body_limits.get(scope["path"], 0):
                 raise ContentTooLarge

@@ -77,8 +77,10 @@ class ServiceSettings(BaseSettings):
     user_url: Origins = "http://127.0.0.1:8001"
     """Where the user service answers; the keys that verify access tokens come from there."""
 
-    max_in_flight: int = Field(default=512, ge=1)
-    """Requests served at once; one more is refused with 503 at once."""
+    max_in_flight: int = Field(default=256, ge=1)
+    """Requests from outside served at once; one more is refused with 503 at once."""
+    max_internal_in_flight: int = Field(default=512, ge=1)
+    """The same for calls between services, counted apart: they finish what was begun, and are refused last."""
 
     @classmethod
     def load(cls) -> Self:

@@ -123,6 +123,9 @@ class Telemetry:
         self.registry.register(self.http)
         if sys.platform == "linux":
             ProcessCollector(registry=self.registry)
+        self.refused = self.counter(
+            "souk_requests_refused", "Requests refused since too many were served at once, by class of work.", ("work",)
+        )
         self.in_flight = self.gauge("http_requests_in_flight", "Requests being served now.")
         self.peer_requests = self.counter(
             "souk_peer_requests", "Calls to other services by peer and outcome.", ("peer", "outcome")

@@ -163,11 +163,38 @@ async def test_one_request_too_many_is_shed_and_probes_are_not(build: Build) -> 
         refused = await http.get("/statuses/204")
         assert (await http.get("/livez")).status_code == 200
         assert "http_requests_in_flight 3.0" in (await http.get("/metrics")).text
+        assert (await http.get("/internal/statuses/204")).status_code == 204  # what was begun is finished
+        assert 'souk_requests_refused_total{work="public"} 1.0' in (await http.get("/metrics")).text
         gate.opened.set()
         assert [answer.json() for answer in await asyncio.gather(*held)] == ["done", "done"]
         assert (await http.get("/statuses/204")).status_code == 204
     problem(refused, 503, "unavailable")
     assert refused.headers["retry-after"]
+
+
+async def test_work_with_a_bound_of_its_own_takes_no_place_of_other_work(build: Build) -> None:
+    service = build(max_in_flight=1)
+    service.bound("waiting", "GET", "/wait", 1)
+    gate: Gate = service.state.gate
+    async with client(service) as http:
+        held = asyncio.create_task(http.get("/wait"))
+        await gate.arrivals.get()
+        problem(await http.get("/wait"), 503, "unavailable")
+        assert (await http.get("/statuses/204")).status_code == 204
+        gate.opened.set()
+        assert (await held).json() == "done"
+        assert (await http.get("/wait")).json() == "done"
+        exposition = (await http.get("/metrics")).text
+    assert 'souk_requests_refused_total{work="waiting"} 1.0' in exposition
+    assert 'souk_requests_refused_total{work="public"} 0.0' in exposition
+
+
+@pytest.mark.parametrize("outcome", ["/failures/unexpected", "/statuses/404", "/nowhere", "/statuses/204"])
+async def test_a_place_is_free_again_however_a_request_ends(build: Build, outcome: str) -> None:
+    service = build(max_in_flight=1)
+    async with client(service) as http:
+        for _ in range(3):
+            assert (await http.get(outcome)).status_code != 503
 
 
 @pytest.mark.parametrize("path", ["/uploads", "/notes"])

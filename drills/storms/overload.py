@@ -179,7 +179,8 @@ async def _closed_loop(generator: Generator, seconds: float) -> float:
     async def buy() -> None:
         nonlocal done
         while time.monotonic() < until:
-            done += (await generator.one()).status == 201
+            sent = await generator.one()
+            done += sent.status == 201
 
     await asyncio.gather(*(buy() for _ in range(CONNECTIONS_AT_REST)))
     return done / seconds
@@ -269,7 +270,8 @@ async def _pursue(stage: Stage, generator: Generator, buyers: Sequence[Shopper])
 
     async def pursue(sent: Sent) -> None:
         async with gate:
-            await by_user[sent.checkout.user_id].insist_on(sent.checkout, {"items": wanted(sent.checkout.items)})
+            items = wanted(sent.checkout.items)
+            await by_user[sent.checkout.user_id].insist_on(sent.checkout, {"items": items}, method="tok_visa")
 
     await asyncio.gather(*(pursue(each) for each in unknown))
     refused = {id(each.checkout) for each in generator.all if each.status == 503}

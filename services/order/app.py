@@ -47,5 +47,6 @@ def create_app(settings: OrderSettings, transports: Transports | None = None) ->
     service.include_router(routes.cart)
     service.include_router(routes.orders)
     service.include_router(routes.internal)
+    service.bound("checkout", "POST", routes.orders.prefix, settings.max_checkouts)
     service.front = Direct(service.front, routes.orders, {routes.place_order})
     return service
