@@ -1,0 +1,1 @@
+"""Two transactions at once, for every guarded statement: docs/decisions/isolation.md has the table."""
