@@ -8,7 +8,7 @@ from chassis.schemas import Money
 from services.order import repository
 from services.order.clients import ProductClient, Quote
 from services.order.domain import ProductNotFound
-from services.order.repository import CartItem
+from services.order.repository import MOST_CART_LINES, CartItem
 from services.order.schemas import CartAnswer, CartLine
 
 
@@ -30,13 +30,15 @@ class Carts:
         InvalidRequest.
         """
         items = [item for item in await repository.cart(self._database, user_id) if item.product_id != product_id]
+        if len(items) >= MOST_CART_LINES:  # before the call: product quotes no more than a cart may hold
+            raise _full()
         quotes = await self._products.quotes([(product_id, quantity), *((i.product_id, i.quantity) for i in items)])
         quote = quotes.get(product_id)
         if quote is None:
             raise ProductNotFound
         item = CartItem(product_id, quantity, quote.name, quote.unit_price_minor, quote.currency)
         if not await repository.put_item(self._database, user_id, item):
-            raise InvalidRequest.field("product_id", f"a cart holds {repository.MOST_CART_LINES} products at most")
+            raise _full()
         return self._answer(await repository.cart(self._database, user_id), quotes)
 
     async def _quotes(self, items: list[CartItem]) -> dict[UUID, Quote]:
@@ -49,6 +51,10 @@ class Carts:
         currency = (priced or lines)[0].unit_price.currency if lines else self._currency
         total_minor = sum(line.line_total.amount_minor for line in priced if line.unit_price.currency == currency)
         return CartAnswer(items=lines, total=Money.model_construct(amount_minor=total_minor, currency=currency))
+
+
+def _full() -> InvalidRequest:
+    return InvalidRequest.field("product_id", f"a cart holds {MOST_CART_LINES} products at most")
 
 
 def _line(item: CartItem, quote: Quote | None) -> CartLine:

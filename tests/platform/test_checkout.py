@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from chassis.testing import client, credential
+from services.order.repository import MOST_CART_LINES
 from tests.platform.assembly import Json, Platform, Shopper
 from tests.platform.conftest import MakePlatform, Stocked
 from tests.platform.faults import AnswerGate, Deliver, Gate, refused
@@ -146,6 +147,22 @@ async def test_a_cart_is_kept_by_an_order_of_items(customer: Shopper, stocked: S
     await customer.put_in_cart(in_cart, 2)
     await customer.bought((ordered, 1))
     assert await customer.cart() == [(in_cart, 2)]
+
+
+async def test_a_full_cart_takes_no_other_product_and_another_quantity_of_one_that_it_holds(
+    platform: Platform, customer: Shopper, admin: Shopper
+) -> None:
+    line = {"price_minor": 100, "currency": "USD", "on_hand": 5}
+    *held, another = await platform.products(admin, *(line for _ in range(MOST_CART_LINES + 1)))
+    for product_id in held:
+        await customer.put_in_cart(product_id, 1)
+    full = await customer.call("PUT", f"/api/v1/cart/items/{another}", {"quantity": 1})
+    assert full.status_code == 422, full.text
+    assert [error["field"] for error in full.json()["errors"]] == ["product_id"]
+    await customer.put_in_cart(held[0], 2)
+    assert await customer.cart() == [(held[0], 2), *((product_id, 1) for product_id in held[1:])]
+    await customer.bought()
+    assert await customer.cart() == []
 
 
 async def test_what_is_put_into_the_cart_while_it_is_ordered_stays_there(
