@@ -130,6 +130,10 @@ SELECT product_id, quantity, name, unit_price_minor, currency FROM cart_items
 WHERE user_id = $1 ORDER BY added_at, product_id
 """
 
+# A cart is its lines: there is no row whose lock would guard their number, and a count in the statement that inserts is
+# of its snapshot. So who comes second waits before PUT_ITEM takes one.
+LOCK_CART = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0))"
+
 PUT_ITEM = f"""
 INSERT INTO cart_items (user_id, product_id, quantity, name, unit_price_minor, currency)
 SELECT $1, $2, $3, $4, $5, $6
@@ -360,11 +364,13 @@ async def cart(statements: Statements, user_id: UUID) -> list[CartItem]:
     ]
 
 
-async def put_item(statements: Statements, user_id: UUID, item: CartItem) -> bool:
-    """Set a product's quantity in the cart; false where the cart is full."""
-    return None is not await statements.fetchval(
-        PUT_ITEM, user_id, item.product_id, item.quantity, item.name, item.unit_price_minor, item.currency
-    )
+async def put_item(database: Database, user_id: UUID, item: CartItem) -> bool:
+    """Set a product's quantity in the cart; false where the cart is full, exactly, also for two at once."""
+    async with database.transaction() as transaction:
+        await transaction.execute(LOCK_CART, user_id)
+        return None is not await transaction.fetchval(
+            PUT_ITEM, user_id, item.product_id, item.quantity, item.name, item.unit_price_minor, item.currency
+        )
 
 
 async def remove_item(statements: Statements, user_id: UUID, product_id: UUID) -> None:
