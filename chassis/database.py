@@ -5,8 +5,8 @@ The pool is of our own. asyncpg's makes a task and a proxy for each statement, a
 statement sets a session variable, listens or leaves a cursor open, so a connection whose block ended in good order is
 as new: docs/decisions/sql-without-an-orm.md has the measurement.
 
-Isolation is PostgreSQL's default, READ COMMITTED: everything scarce changes by one guarded statement, which re-reads
-the row that it locks, so no statement decides on a value that another transaction has changed.
+Isolation is READ COMMITTED: everything scarce changes by one guarded statement, which re-reads the row that it locks,
+so no statement decides on a value that another transaction has changed: docs/decisions/isolation.md names the proofs.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ SESSION = {
     "timezone": "UTC",
     "idle_in_transaction_session_timeout": "10s",  # a replica that hangs must not hold row locks
     "lock_timeout": "4s",
+    "default_transaction_isolation": "read committed",  # what the guards are written for, whatever a server's default
 }
 
 OUTAGES = (

@@ -54,6 +54,18 @@ async def test_a_transaction_that_raises_is_rolled_back(service: Service) -> Non
     assert await service.database.fetchval("SELECT count(*) FROM note WHERE title = $1", title) == 0
 
 
+async def test_transactions_are_read_committed_whatever_the_default_of_the_database(postgres: Databases) -> None:
+    url = postgres.create()
+    name = urlsplit(url).path.removeprefix("/")
+    run_sql(url, f'ALTER DATABASE "{name}" SET default_transaction_isolation = serializable')
+    database = Database(settings_for(ServiceSettings, "user", url))
+    assert await database.fetchval("SHOW transaction_isolation") == "read committed"
+    async with database.transaction() as transaction:
+        assert await transaction.fetchval("SHOW transaction_isolation") == "read committed"
+    await database.close()
+    postgres.drop(url)
+
+
 async def test_a_statement_that_takes_too_long_is_ended(build: Build) -> None:
     database = build(database_statement_timeout_s=0.1).database
     with pytest.raises(Unavailable) as refused:
