@@ -10,7 +10,7 @@ import pytest
 from chassis.database import Database
 from services.payment import repository
 from services.payment.provider import ProviderRefused
-from services.payment.repository import Intent
+from services.payment.repository import Intent, Refund
 from services.payment.simulator import Simulator
 from tests.databases import Databases
 from tests.isolation.meeting import Meeting, Work, ends_either_way, meeting_place
@@ -287,23 +287,57 @@ async def test_a_refund_that_was_left_is_taken_up_by_one(
 # Idempotency keys
 
 
-@ends_either_way
-async def test_a_key_is_taken_once_and_not_waited_for(meeting: Meeting, payment: Payment, commit: bool) -> None:
-    await payment.do(payment.intend(), payment.capture())
-    payment_id, admin = await payment.id(), uuid4()
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A refund under an idempotency key, as `Refunds.refund_once` begins it."""
 
-    async def refund_once(database: Database) -> Any:
+    payment_id: UUID
+    user_id: UUID
+
+    async def begin(self, database: Database) -> Refund | None:
         async with database.transaction() as transaction:
-            refund_id = await repository.claim_key(transaction, admin, payment_id, "k", b"same")
-            return refund_id and await repository.begin_refund(transaction, payment_id, 300, "r", LEASE_S, refund_id)
+            refund_id = await repository.claim_key(transaction, self.user_id, self.payment_id, "k", b"same")
+            if refund_id is None:
+                return None
+            return await repository.begin_refund(transaction, self.payment_id, 300, "r", LEASE_S, refund_id)
 
-    met = await meeting.of(refund_once, refund_once, commit=commit)
+    async def kept(self, database: Database) -> UUID | None:
+        """The refund that the key has begun."""
+        kept = await repository.kept_answer(database, self.user_id, self.payment_id, "k")
+        return kept and kept.refund_id
+
+
+@pytest.fixture
+async def keyed(payment: Payment) -> Keyed:
+    await payment.do(payment.intend(), payment.capture())
+    return Keyed(await payment.id(), uuid4())
+
+
+@ends_either_way
+async def test_a_key_is_taken_once_and_not_waited_for(meeting: Meeting, keyed: Keyed, commit: bool) -> None:
+    met = await meeting.of(keyed.begin, keyed.begin, commit=commit)
     assert not met.waited
     assert met.second is None
-    kept = await repository.kept_answer(meeting.database, admin, payment_id, "k")
-    assert (kept is not None) is commit
-    assert (await refund_once(meeting.database) is None) is commit, "free again where its first request came to nothing"
-    assert [refund.amount_minor for refund in await repository.pending_refunds(meeting.database, payment_id)] == [300]
+    again = await keyed.begin(meeting.database)
+    assert (again is None) is commit, "free again where its first request came to nothing"
+    assert await keyed.kept(meeting.database) == (again or met.first).id
+    assert len(await repository.pending_refunds(meeting.database, keyed.payment_id)) == 1
+
+
+@ends_either_way
+@pytest.mark.parametrize("forget_first", [True, False], ids=["forget-claim", "claim-forget"])
+async def test_a_key_that_came_of_age_is_taken_anew_though_it_is_being_forgotten(
+    meeting: Meeting, keyed: Keyed, forget_first: bool, commit: bool
+) -> None:
+    await keyed.begin(meeting.database)
+    await meeting.database.execute(
+        "UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE payment_id = $1", keyed.payment_id
+    )
+    works = repository.delete_old_keys, keyed.begin
+    met = await meeting.of(*(works if forget_first else reversed(works)), commit=commit)
+    assert met.waited
+    taken = met.second if forget_first else met.first if commit else None
+    assert await keyed.kept(meeting.database) == (taken and taken.id)
 
 
 # The embedded provider

@@ -264,10 +264,17 @@ async def test_a_place_is_free_only_once_the_deletion_is_committed(
 
 
 @ends_either_way
-async def test_an_account_that_is_deleted_takes_no_address(meeting: Meeting, customer: Customer, commit: bool) -> None:
-    met = await meeting.of(customer.delete(), customer.add_address(), commit=commit)
+@pytest.mark.parametrize("delete_first", [True, False], ids=["delete-add", "add-delete"])
+async def test_an_account_that_is_deleted_has_no_address(
+    meeting: Meeting, customer: Customer, delete_first: bool, commit: bool
+) -> None:
+    works = customer.delete(), customer.add_address()
+    met = await meeting.of(*(works if delete_first else reversed(works)), commit=commit)
     assert met.waited
-    assert isinstance(met.second, Unauthenticated) is commit
+    assert isinstance(met.second, Unauthenticated) is (commit and delete_first)
+    stored = "SELECT count(*) FROM addresses WHERE user_id = $1"
+    deleted = commit or not delete_first
+    assert await meeting.database.fetchval(stored, customer.account.user_id) == (0 if deleted else 2)
 
 
 # Attempts to log in
@@ -288,6 +295,34 @@ async def test_as_many_attempts_are_let_through_as_there_are(meeting: Meeting, c
     assert (met.second is not None) is (commit and counted > 0)
     attempts = "SELECT cardinality(attempted_at) FROM login_attempts WHERE email_digest = $1"
     assert await meeting.database.fetchval(attempts, digest) == min(counted + 1 + commit, MOST_FAILED_LOGINS)
+
+
+@ends_either_way
+@pytest.mark.parametrize("delete_first", [True, False], ids=["delete-reserve", "reserve-delete"])
+async def test_an_attempt_is_counted_though_older_ones_are_being_deleted(
+    meeting: Meeting, delete_first: bool, commit: bool
+) -> None:
+    digest = uuid4().bytes
+
+    async def attempt(database: Database) -> Any:
+        return await LoginAttempts(database).reserve(digest)
+
+    async def delete_old(database: Database) -> None:
+        await LoginAttempts(database).delete_old()
+
+    await attempt(meeting.database)
+    await meeting.database.execute(
+        "UPDATE login_attempts SET last_attempted_at = now() - interval '1 hour' WHERE email_digest = $1", digest
+    )
+    works = delete_old, attempt
+    met = await meeting.of(*(works if delete_first else reversed(works)), commit=commit)
+    assert met.waited
+    attempts = "SELECT cardinality(attempted_at) FROM login_attempts WHERE email_digest = $1"
+    counted = await meeting.database.fetchval(attempts, digest)
+    if delete_first:
+        assert counted == (1 if commit else 2)
+    else:
+        assert counted == (2 if commit else None)
 
 
 # Signing keys
