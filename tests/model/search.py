@@ -2,9 +2,10 @@
 
 The search is breadth first over states; a state is what the databases hold, where each process stands, which requests
 are on their way, which faults are spent. What runs is the services' own code (`processes.py`), over a model of each SQL
-statement (`world.py`), so the model cannot drift from the saga; only that statements are atomic is taken for granted
-here. The coroutines are stepped by hand, which leaves no order to an event loop, and a
-place in them is found by the answers that led there, so that code runs once for each place and not for each state.
+statement (`world.py`), which `test_world.py` replays on PostgreSQL, so the model cannot drift from either; that
+statements are atomic is taken for granted here, and shown by `tests/isolation`. The coroutines are stepped by hand,
+which leaves no order to an event loop, and a place in them is found by the answers that led there, so that code runs
+once for each place and not for each state.
 
 In each state any process may take its next step; the buyer may cancel, once; a rival may buy every unit that is free,
 once; and when nobody works on the order its lease is over and another replica takes it up. These cost nothing. A fault
@@ -78,6 +79,16 @@ class Found:
     ends: set[tuple[str | None, int | None]] = field(default_factory=set[tuple[str | None, int | None]])
     violation: str | None = None
     trace: list[str] = field(default_factory=list[str])
+
+
+class Executed(NamedTuple):
+    """A statement that a process has run in a world, and what the model made of it."""
+
+    world: World
+    text: str
+    arguments: tuple[Any, ...]
+    after: World
+    answer: Any
 
 
 class Search:
@@ -158,6 +169,17 @@ class Search:
             after, answer = self._statements[place.text](self._worlds[world], *place.arguments)
             done = self._executed[world, node] = (self._world(after), self._answer(answer))
         return done
+
+    def executed(self) -> Iterator[Executed]:
+        """Every statement in every world in which it was run."""
+        for (world, node), (after, answer) in self._executed.items():
+            place = self._at(node).place
+            assert isinstance(place, Statement)
+            yield Executed(self._worlds[world], place.text, place.arguments, self._worlds[after], self._answers[answer])
+        for world in [*self._worlds]:
+            if world.reservation == "held":
+                after, answer = self._statements[EXPIRE](world, 1)
+                yield Executed(world, EXPIRE, (1,), after, answer)
 
     # Steps
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from chassis.clients import PeerRefused, PeerUnavailable
-from services.order import checkout, saga
 from services.order import repository as orders
+from services.order import saga
 from services.order.clients import PaymentClient, ProductClient, StockRefused
 from services.order.domain import FOLLOWS, Status
 from services.order.saga import Saga
@@ -19,12 +19,6 @@ from services.product import repository as products
 from tests.model import world as model
 from tests.model.search import Found, Search
 from tests.model.world import MOMENT, QUANTITY, TOTAL_MINOR, Statement, World
-
-
-@pytest.fixture(autouse=True)
-def _clock_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (saga, checkout):
-        monkeypatch.setattr(module, "now", lambda: MOMENT)
 
 
 def told(found: Found) -> str:

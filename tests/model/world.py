@@ -110,7 +110,8 @@ def _json(value: Any) -> str | None:
 # The order service
 
 
-def _order(world: World) -> Row:
+def order_row(world: World) -> Row:
+    """The order, as the statements that read it return it."""
     line = {
         "product_id": str(PRODUCT_ID),
         "sku": "sku",
@@ -149,12 +150,12 @@ def place(world: World, *args: Any) -> tuple[World, Rows]:
 
 @statement(orders.GET)
 def get(world: World, _order_id: UUID) -> tuple[World, Rows]:
-    return world, [_order(world)]
+    return world, [order_row(world)]
 
 
 @statement(orders.GET_OF_USER)
 def get_of_user(world: World, _order_id: UUID, _user_id: UUID, _any_user: bool) -> tuple[World, Rows]:
-    return world, [_order(world)]
+    return world, [order_row(world)]
 
 
 @statement(orders.MOVE)
@@ -219,7 +220,7 @@ def answer_of(world: World, _order_id: UUID) -> tuple[World, Rows]:
 @statement(orders.CLAIM_UNFINISHED)
 def claim_unfinished(world: World, _lease_s: float, _limit: int) -> tuple[World, Rows]:
     """By then the lease is over: when that is, the search decides."""
-    return world, [_order(world)] if world.lease else []
+    return world, [order_row(world)] if world.lease else []
 
 
 @statement(orders.POSTPONE)
@@ -369,7 +370,8 @@ def balance(world: World, _order_id: UUID) -> tuple[World, Rows]:
     ]
 
 
-def _refund_id(number: int) -> UUID:
+def refund_id(number: int) -> UUID:
+    """The id of a refund, by its place in the world."""
     return UUID(int=100 + number)
 
 
@@ -384,13 +386,13 @@ def begin_refund(
     world = world._replace(
         refunding_minor=world.refunding_minor + left_minor, refunds=(*world.refunds, ("pending", left_minor))
     )
-    return world, [row(id=_refund_id(number), order_id=ORDER_ID, amount_minor=left_minor)]
+    return world, [row(id=refund_id(number), order_id=ORDER_ID, amount_minor=left_minor)]
 
 
 @statement(payments.PENDING_REFUNDS)
 def pending_refunds(world: World, _payment_id: UUID) -> tuple[World, Rows]:
     return world, [
-        row(id=_refund_id(number), order_id=ORDER_ID, amount_minor=amount_minor)
+        row(id=refund_id(number), order_id=ORDER_ID, amount_minor=amount_minor)
         for number, (status, amount_minor) in enumerate(world.refunds)
         if status == "pending"
     ]
