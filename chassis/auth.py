@@ -34,8 +34,13 @@ VERIFIED_MOST = 10_000
 KEYS_FRESH_FOR_S = 300.0
 KEYS_AT_MOST_EVERY_S = 1.0
 LEEWAY_S = 30.0
-"""How far two clocks may differ."""
-CREDENTIAL_LIFE_S = 300.0
+"""How long after its end a token is still taken."""
+CLOCKS_DIFFER_S = 360.0
+"""How far ahead of ours the clock may be that issued a token: one that is five minutes behind must not refuse them."""
+CREDENTIAL_LIFE_S = 900.0
+"""Renewed at half of it, so that a credential is good for seven minutes at least: to a peer whose clock is five minutes
+ahead too.
+"""
 
 log = structlog.stdlib.get_logger()
 
@@ -82,15 +87,18 @@ INVALID_TOKEN = 'Bearer realm="souk", error="invalid_token"'
 
 def _claims(token: str, key: Any, audience: str, required: list[str], issuer: str | None = None) -> dict[str, Any]:
     try:
-        return jwt.decode(
+        claims: dict[str, Any] = jwt.decode(
             token,
             key,
             algorithms=[ALGORITHM],
             audience=audience,
             issuer=issuer,
             leeway=LEEWAY_S,
-            options={"require": required},
+            options={"require": required, "verify_iat": False},
         )
+        if not isinstance(claims["iat"], int) or claims["iat"] > time.time() + CLOCKS_DIFFER_S:
+            raise jwt.ImmatureSignatureError
+        return claims
     except jwt.ExpiredSignatureError:
         raise Unauthenticated("the token has expired", challenge=INVALID_TOKEN) from None
     except jwt.InvalidTokenError:

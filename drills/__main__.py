@@ -20,7 +20,9 @@ from drills.stage import Drill, Length, perform
 from drills.storms.clock import CLOCK
 from drills.storms.database import DATABASE
 from drills.storms.double_charge import DOUBLE_CHARGE
+from drills.storms.full_disk import FULL_DISK
 from drills.storms.kill import KILL
+from drills.storms.network import FLAKY_NETWORK, SLOW
 from drills.storms.outage import OUTAGE
 from drills.storms.overload import OVERLOAD
 from drills.storms.oversell import OVERSELL
@@ -29,7 +31,20 @@ from local.postgres import EmbeddedPostgresError
 
 DRILLS: dict[str, Drill] = {
     drill.name: drill
-    for drill in (CRASH_POINTS, KILL, DATABASE, OUTAGE, OVERSELL, DOUBLE_CHARGE, ROTATE, CLOCK, OVERLOAD)
+    for drill in (
+        CRASH_POINTS,
+        KILL,
+        DATABASE,
+        OUTAGE,
+        SLOW,
+        FLAKY_NETWORK,
+        OVERLOAD,
+        OVERSELL,
+        DOUBLE_CHARGE,
+        ROTATE,
+        CLOCK,
+        FULL_DISK,
+    )
 }
 COULD_NOT_RUN = 2
 MOST_PRINTED = 20

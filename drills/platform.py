@@ -147,6 +147,10 @@ class Platform:
         self._edge: subprocess.Popen[bytes] | None = None
         self._client = httpx2.AsyncClient(timeout=5)
 
+    def move_data(self, folder: Path) -> None:
+        """Keep the database's data in another folder; before the start."""
+        self.postgres = EmbeddedPostgres(folder)
+
     @property
     def origin(self) -> str:
         """Where the edge answers."""

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -53,6 +53,8 @@ class Drill:
     run: "Callable[[Stage], Awaitable[None]]"
     topology: "Callable[[Length], Topology]" = lambda _: Topology()
     shoppers: int = SHOPPERS
+    setting: "Callable[[Stage], AbstractAsyncContextManager[Any]] | None" = None
+    """What has to be there before the platform starts, and until it has ended; `Stage.network` is what it yields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Stage:
         self.client = Client(self.platform.origin, self.began)
         self.floor = Floor(self.client, seed)
         self.keeper = Keeper(self.floor, ADMIN_EMAIL, ADMIN_PASSWORD)
+        self.network: Any = None
         self._shopping: list[asyncio.Task[None]] = []
         self._internal = httpx2.AsyncClient(timeout=60)
 
@@ -297,19 +300,13 @@ def unfinished(beliefs: audit.Beliefs) -> list[str]:
     ]
 
 
-@asynccontextmanager
-async def staged(drill: Drill, length: Length, seed: int, folder: Path) -> AsyncGenerator[Stage]:
-    """A stage whose platform runs, until the block ends."""
-    stage = Stage(drill, length, seed, folder)
-    try:
-        yield stage
-    finally:
-        await stage.aclose()
-
-
 async def perform(drill: Drill, length: Length, seed: int, folder: Path) -> Evidence:
     """Run a drill and return its evidence; raises PlatformError where it cannot be run."""
-    async with staged(drill, length, seed, folder) as stage:
+    stage = Stage(drill, length, seed, folder)
+    async with AsyncExitStack() as stack:
+        if drill.setting is not None:
+            stage.network = await stack.enter_async_context(drill.setting(stage))
+        stack.push_async_callback(stage.aclose)
         await stage.open()
         await drill.run(stage)
         return await stage.reckon()

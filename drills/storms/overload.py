@@ -27,6 +27,8 @@ FACTOR = 5
 BUYERS = 16
 CONNECTIONS_AT_REST = 16
 """Connections that measure the capacity, each sending when it is answered."""
+CONNECTED = 64
+"""Connections to each process that are there before the rush, as an edge has them."""
 MOST_CONNECTIONS = 2_000
 CAPACITY_S = 8.0
 GOODPUT_SHARE = 0.8
@@ -106,6 +108,15 @@ class Generator:
         self._products = cycle(stage.floor.product_ids)
         self._idle: dict[int, deque[_Connection]] = {}
         self._open = 0
+
+    async def connect(self) -> None:
+        """Open connections that nothing is sent on yet."""
+        loop = asyncio.get_running_loop()
+        for replica in self.stage.platform.of("order"):
+            for _ in range(CONNECTED):
+                _, connection = await loop.create_connection(_Connection, "127.0.0.1", replica.port)
+                self._idle.setdefault(replica.port, deque()).append(connection)
+                self._open += 1
 
     async def one(self) -> Sent:
         """Send one checkout, and wait for its answer."""
@@ -211,6 +222,7 @@ async def run(stage: Stage) -> None:
     generator = Generator(stage, buyers)
     await _closed_loop(generator, 1.0)  # keys are fetched, connections open
     capacity = await _closed_loop(generator, CAPACITY_S)
+    await generator.connect()
     generator_cpu = psutil.Process()
     before = generator_cpu.cpu_times()
     began_s = stage.now_s()
