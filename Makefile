@@ -4,6 +4,9 @@ PYTHON ?= python3
 PORT ?= 8000
 DATA ?= var
 T ?=
+NAME ?=
+SECONDS ?=
+SEED ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --no-input --quiet
@@ -16,7 +19,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down test check format openapi audit bench
+.PHONY: help run reset up down test check format openapi audit drill drills bench
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -62,6 +65,13 @@ openapi: $(DEVELOPMENT) ## Write docs/openapi from the code
 ##@ Proving it
 audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var)
 	@$(BIN)/python -m drills.audit --data "$(DATA)"
+
+drill: $(DEVELOPMENT) ## Break the platform in one way and prove that nothing was lost (NAME=kill SECONDS= SEED=)
+	@test -n "$(NAME)" || { $(BIN)/python -m drills --help; exit 2; }
+	@$(BIN)/python -m drills $(NAME) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+drills: $(DEVELOPMENT) ## Break it in every way, about half an hour (SECONDS=20 for short ones)
+	@$(BIN)/python -m drills $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine, into docs/benchmarks.md
 	@$(BIN)/python -m bench --write

@@ -56,6 +56,7 @@ def running_shop(
                         "SECRETS_DIR": str(folder / "secrets" / name),
                         "ADMIN_EMAIL": ADMIN_EMAIL,
                         "ADMIN_PASSWORD": ADMIN_PASSWORD,
+                        "MAX_CHECKOUTS": "64",  # tests send fifty at once, and ask what becomes of each
                         **{f"{peer.upper()}_URL": found[0] for peer, found in urls.items()},
                     }
                     command = (sys.executable, "-m", f"services.{name}")

@@ -13,7 +13,7 @@ from drills.stage import Drill, Length, Stage, storm
 
 CHECKOUT = "POST /api/v1/orders"
 SLOW_S = 2.0
-SLOW_REPLICA = "*->product-1"
+SLOW_REPLICA = "order-*->product-1"
 SETTLES_WITHIN_S = 10.0
 FACTOR = 1.5
 QUICK = {"tok_visa": 80, "tok_mastercard": 10, "tok_declined": 10}

@@ -37,6 +37,8 @@ ADDRESS: Json = {
     "country": "US",
 }
 RECOVERY_BUDGET_S = 5.0
+MANY_CHECKOUTS = {"max_checkouts": 64}
+"""For tests that send fifty at once, and ask what becomes of each."""
 
 
 class Shopper:
@@ -156,7 +158,8 @@ class Platform:
     def add_replica(self) -> int:
         """Start another replica of the order service, as a restart does, and return its number."""
         service = create_order(
-            settings_for(OrderSettings, "order", self.urls["order"], **self._order_settings), self._transports
+            settings_for(OrderSettings, "order", self.urls["order"], **MANY_CHECKOUTS | self._order_settings),
+            self._transports,
         )
         self._connect(service)
         self.orders.append(service)
