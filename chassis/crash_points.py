@@ -2,7 +2,7 @@
 
 Nothing that is served can make a point do anything: there is no setting for it and no way in from outside. A drill runs
 a service by an entry point of its own, which puts a function that kills in this one's place before the service is
-imported (drills/doomed.py), and `make drill NAME=crash-points` dies at each of them in turn.
+imported (drills/harmed.py), and `make drill NAME=crash-points` dies at each of them in turn.
 """
 
 

@@ -1,13 +1,14 @@
 """A reverse proxy that speaks as the edge does, in front of services that are processes of their own.
 
 It routes by the prefixes of the edge, spreads requests over the replicas in turn and streams bodies both ways. As the
-edge of compose it sends a request to another replica only where no connection came about; what a replica had begun and
-does not answer is 502 to the client.
+edge of compose, whose transport is Go's net/http, it sends a request to another replica where no connection came about,
+and a GET or HEAD also where a connection broke before the answer, as an idle one does when its replica ends. Anything
+else that a replica had begun and does not answer is 502 to the client.
 """
 
 import argparse
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from itertools import cycle
+from itertools import count
 
 import httpx2
 import uvicorn
@@ -19,6 +20,8 @@ HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-connection"}
 )
 """Headers that end at each hop, RFC 9110, 7.6.1."""
+SAFE = frozenset({"GET", "HEAD"})
+"""Methods whose request is sent again where a connection broke, as https://pkg.go.dev/net/http#Transport has it."""
 BAD_GATEWAY = b"no replica answered\n"
 
 
@@ -26,8 +29,8 @@ class ReverseProxy:
     """An ASGI application that passes requests on to the services' replicas."""
 
     def __init__(self, replicas: Mapping[str, Sequence[str]]) -> None:
-        self._turns = {service: cycle(urls) for service, urls in replicas.items()}
-        self._most = {service: len(urls) for service, urls in replicas.items()}
+        self._replicas = {service: list(urls) for service, urls in replicas.items()}
+        self._turns = {service: count() for service in replicas}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(70, connect=2), limits=limits)
 
@@ -43,14 +46,17 @@ class ReverseProxy:
         headers = [(name, value) for name, value in scope["headers"] if name not in HOP_BY_HOP]
         body = _body(receive) if _has_body(scope) else None
         answer = None
-        for _ in range(self._most[service]):
-            url = httpx2.URL(next(self._turns[service])).copy_with(raw_path=raw_path)
+        for origin in self._in_turn(service):
+            url = httpx2.URL(origin).copy_with(raw_path=raw_path)
             request = httpx2.Request(scope["method"], url, headers=headers, content=body)
             try:
                 answer = await self._client.send(request, stream=True)
                 break
             except (httpx2.ConnectError, httpx2.ConnectTimeout):
                 continue  # nothing was sent, and nothing of the body was read
+            except (httpx2.NetworkError, httpx2.RemoteProtocolError):
+                if body is not None or scope["method"] not in SAFE:
+                    break
             except httpx2.TransportError:
                 break
         if answer is None:
@@ -64,6 +70,12 @@ class ReverseProxy:
             await send({"type": "http.response.body", "body": b""})
         finally:
             await answer.aclose()
+
+    def _in_turn(self, service: str) -> list[str]:
+        """Each replica once, beginning with the one whose turn it is."""
+        replicas = self._replicas[service]
+        first = next(self._turns[service]) % len(replicas)
+        return replicas[first:] + replicas[:first]
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
