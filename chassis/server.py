@@ -18,6 +18,8 @@ KEEP_ALIVE_S = 120
 first.
 """
 GRACE_S = 20
+BACKLOG = 2048
+"""Connections that the kernel keeps until they are accepted."""
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
@@ -49,7 +51,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 proxy_headers=False,
-                backlog=2048,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=GRACE_S,
             )
