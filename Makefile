@@ -70,8 +70,8 @@ drill: $(DEVELOPMENT) ## Break the platform in one way and prove that nothing wa
 	@test -n "$(NAME)" || { $(BIN)/python -m drills --help; exit 2; }
 	@$(BIN)/python -m drills $(NAME) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
-drills: $(DEVELOPMENT) ## Break it in every way, about half an hour (SECONDS=20 for short ones)
-	@$(BIN)/python -m drills $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+drills: $(DEVELOPMENT) ## Break it in every way, into docs/drills.md, about half an hour (SECONDS=20 for short ones)
+	@$(BIN)/python -m drills $(if $(SECONDS),--seconds $(SECONDS),--write) $(if $(SEED),--seed $(SEED))
 
 bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine, into docs/benchmarks.md
 	@$(BIN)/python -m bench --write

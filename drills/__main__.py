@@ -1,21 +1,26 @@
 """`python -m drills NAME ...`: break the platform on purpose, and prove that nothing was lost.
 
-Exit status 1 where a drill failed, 2 where one could not be run.
+Exit status 1 where a drill failed, 2 where none could be run, or the platform did not start. One that this machine does
+not allow, among others that it does, is left out, and the last line says so.
 """
 
 import argparse
 import sys
 import time
+from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from random import randrange
 
 import uvloop
 
+from chassis.migrations import ROOT
 from chassis.telemetry import configure_logging
 from drills import report
 from drills.crash_points import CRASH_POINTS
 from drills.evidence import Evidence
-from drills.platform import PlatformError
+from drills.network import NetworkFailed
+from drills.platform import NotHere, PlatformError
 from drills.stage import Drill, Length, perform
 from drills.storms.clock import CLOCK
 from drills.storms.database import DATABASE
@@ -47,7 +52,16 @@ DRILLS: dict[str, Drill] = {
     )
 }
 COULD_NOT_RUN = 2
+PAGE = ROOT / "docs/drills.md"
 MOST_PRINTED = 20
+
+
+class Verdict(StrEnum):
+    """How a drill went."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    LEFT_OUT = "left out"
 
 
 def main() -> None:
@@ -62,6 +76,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="a short run: the harm lasts this long, and times are not judged")
     parser.add_argument("--seed", type=int, help="repeat a run: what is drawn by chance follows from it")
     parser.add_argument("--folder", type=Path, default=Path("var/drills"), help="where reports go")
+    parser.add_argument("--write", action="store_true", help="keep all reports of the folder in docs/drills.md")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in DRILLS]
     if unknown:
@@ -69,23 +84,35 @@ def main() -> None:
     configure_logging("drills", "warning")
     chosen = [DRILLS[name] for name in arguments.names or DRILLS]
     seed = randrange(10**6) if arguments.seed is None else arguments.seed  # noqa: S311 - printed, to be given again
-    failed = sum(not _performed(drill, arguments.seconds, seed, arguments.folder) for drill in chosen)
-    print(f"drills: {len(chosen) - failed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    verdicts = Counter(_performed(drill, arguments.seconds, seed, arguments.folder) for drill in chosen)
+    index = report.index(arguments.folder)
+    if arguments.write:
+        PAGE.write_text(report.markdown(arguments.folder), encoding="utf-8")
+    print("drills: " + ", ".join(f"{verdicts[each]} {each}" for each in Verdict if verdicts[each]) + f", {index}")
+    if verdicts[Verdict.FAILED]:
+        sys.exit(1)
+    sys.exit(0 if verdicts[Verdict.PASSED] else COULD_NOT_RUN)
 
 
-def _performed(drill: Drill, seconds: float | None, seed: int, folder: Path) -> bool:
-    """Run a drill, write its report, say how it went, and return whether it passed."""
+def _performed(drill: Drill, seconds: float | None, seed: int, folder: Path) -> Verdict:
+    """Run a drill, write its report, and say how it went."""
     length = Length(drill.seconds if seconds is None else min(seconds, drill.seconds), full=seconds is None)
     began = time.monotonic()
     try:
         evidence = uvloop.run(perform(drill, length, seed, folder / "run" / drill.name))
-    except (PlatformError, EmbeddedPostgresError, OSError) as error:
+    except NotHere as error:
+        print(f"{drill.name} cannot be run here: {error}")
+        return Verdict.LEFT_OUT
+    except (PlatformError, EmbeddedPostgresError, NetworkFailed, OSError) as error:
         print(f"{drill.name} could not be run: {error}", file=sys.stderr)
         sys.exit(COULD_NOT_RUN)
-    page = report.write(evidence, folder)
+    try:
+        page = report.write(evidence, folder)
+    except report.Incomplete as error:
+        print(f"{drill.name}: FAILED, without a report: {error}")
+        return Verdict.FAILED
     _say(evidence, time.monotonic() - began, page)
-    return not evidence.broken
+    return Verdict.FAILED if evidence.broken else Verdict.PASSED
 
 
 def _say(evidence: Evidence, took_s: float, page: Path) -> None:

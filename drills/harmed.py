@@ -26,7 +26,7 @@ def struck_by(doom: Path) -> Path:
     return doom.with_suffix(".struck")
 
 
-def _doomed(doom: Path, name: str) -> None:
+def doomed(doom: Path, name: str) -> None:
     with suppress(FileNotFoundError):  # nobody is to die now
         wanted = json.loads(doom.read_text())
         if wanted["point"] == name and wanted["trace_id"] in {None, context().trace_id}:
@@ -40,7 +40,7 @@ def main() -> None:
     service = sys.argv.pop(1)
     doom = os.environ.get("DOOM")
     if doom is not None:
-        crash_points.crash_point = lambda name: _doomed(Path(doom), name)
+        crash_points.crash_point = lambda name: doomed(Path(doom), name)
     offset_s = float(os.environ.get("CLOCK_OFFSET_S", "0"))
     if offset_s:
         time_machine.travel(datetime.now(UTC) + timedelta(seconds=offset_s), tick=True).start()

@@ -36,6 +36,10 @@ class PlatformError(Exception):
     """The platform cannot be run here; the message is for whoever started the drill."""
 
 
+class NotHere(PlatformError):
+    """This machine does not give what the drill needs."""
+
+
 class NotReady(PlatformError):
     """A process ended, or did not become ready in time."""
 

@@ -28,6 +28,12 @@ SOLD = frozenset({"confirmed", "shipped", "delivered"})
 FINAL = SOLD | {"rejected", "cancelled"}
 AT_ONCE = "at once"
 
+HOW_TO_READ = """\
+`make drills` wrote this page; the command in each section runs that drill alone, and draws by chance what it drew here.
+*Failed* are requests whose answer was none that the client hoped for, by kind; the client then repeated them.
+*Recovery* is the time from the end of the last harm to the last request that failed. A drill fails where a promise is
+broken, where something that a client was told is not so, or where the audit finds a violation."""
+
 Summary = dict[str, Any]
 
 
@@ -196,22 +202,53 @@ def index(folder: Path) -> Path:
     return path
 
 
-def markdown_table(folder: Path) -> str:
-    """A row for each report of the folder."""
+def markdown(folder: Path) -> str:
+    """The page docs/drills.md: all reports of the folder in a table, and then what each of them promised."""
+    found = summaries(folder)
+    failed = sum(not each["passed"] for each in found)
+    columns = ("drill", "harm done", "requests", "failed", "orders", "recovery", "oracle and audit")
     rows = [
         (
-            each["name"],
+            f"[{each['name']}](#{each['name']})",
             _harm_in_words(each["harms"]),
             f"{each['sent']:,}",
             _counts(each["failures"]),
             _counts(each["orders"]),
             _recovery(each["recovered_s"], each["harms"]),
-            _verdict(each),
+            "clean" if not each["violations"] else f"{len(each['violations'])} violations",
         )
-        for each in summaries(folder)
+        for each in found
     ]
-    columns = ("drill", "harm done", "requests", "failed", "orders", "recovery", "verdict")
-    lines = [columns, tuple("---" if number != 2 else "---:" for number in range(len(columns))), *rows]
+    sections = [
+        f"## {each['name']}\n\n{each['title']} **{_verdict(each)}** in {each['seconds']:.0f} s.\n\n"
+        f"`{each['command']}`, {each['began_at']}\n\n"
+        + _markdown_table(
+            ("promise", "measured", "kept"),
+            [(each["text"], each["measured"], "yes" if each["kept"] else "no") for each in each["promises"]],
+        )
+        for each in found
+    ]
+    machine, versions = (found[0]["machine"], found[0]["versions"]) if found else ("", "")
+    return "\n".join(
+        (
+            "# Drills",
+            "",
+            f"What befell the platform, and what came of it: {len(found) - failed} of {len(found)} drills passed.",
+            "",
+            HOW_TO_READ,
+            "",
+            f"- Machine: {machine}",
+            f"- Versions: {versions}",
+            "",
+            _markdown_table(columns, rows, numbers=(2,)),
+            *sections,
+        )
+    )
+
+
+def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+    ruler = ["---:" if number in {*numbers} else "---" for number in range(len(columns))]
+    lines = (columns, ruler, *rows)
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 

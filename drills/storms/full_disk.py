@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from drills.platform import PlatformError
+from drills.platform import NotHere
 from drills.stage import Drill, Stage, storm
 from local.postgres import EmbeddedPostgresError
 
@@ -21,7 +21,7 @@ PIECE = b"\0" * 2**20
 
 @asynccontextmanager
 async def small_disk(stage: Stage) -> AsyncGenerator[None]:
-    """A file system in memory for the platform's data; raises PlatformError where none can be mounted."""
+    """A file system in memory for the platform's data; raises NotHere where none can be mounted."""
     folder = stage.platform.folder / "disk"
     _mount(folder)
     stage.platform.move_data(folder / "postgres")
@@ -33,12 +33,12 @@ async def small_disk(stage: Stage) -> AsyncGenerator[None]:
 
 def _mount(folder: Path) -> None:
     if sys.platform != "linux" or os.geteuid() != 0:
-        raise PlatformError("a small file system can only be mounted by root on Linux")
+        raise NotHere("a small file system can only be mounted by root on Linux")
     folder.mkdir(parents=True)
     command = ("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", str(folder))
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode != 0:
-        raise PlatformError(f"no small file system could be mounted: {mounted.stderr.strip()}")
+        raise NotHere(f"no small file system could be mounted: {mounted.stderr.strip()}")
 
 
 def _unmount(folder: Path) -> None:
