@@ -77,11 +77,15 @@ class ReverseProxy:
         first = next(self._turns[service]) % len(replicas)
         return replicas[first:] + replicas[:first]
 
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._client.aclose()
+        await self.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
 

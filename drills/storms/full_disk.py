@@ -36,7 +36,10 @@ def _mount(folder: Path) -> None:
         raise NotHere("a small file system can only be mounted by root on Linux")
     folder.mkdir(parents=True)
     command = ("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", str(folder))
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise NotHere("there is no mount") from None
     if mounted.returncode != 0:
         raise NotHere(f"no small file system could be mounted: {mounted.stderr.strip()}")
 
