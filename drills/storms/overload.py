@@ -36,6 +36,7 @@ REFUSED_WITHIN_S = 0.1
 WAITS_S = 8.0
 """How long a buyer waits for an answer."""
 MOST_MEMORY_MB = 200
+TOO_MANY = b"too many requests at once"
 CALL = "POST /api/v1/orders"
 
 
@@ -274,10 +275,15 @@ async def run(stage: Stage) -> None:
     await _pursue(stage, generator, buyers)
 
 
+def _shed(sent: Sent) -> bool:
+    """Whether a checkout found no place, and so never was; any other 503 may have come after its order was stored."""
+    return sent.status == 503 and TOO_MANY in sent.body
+
+
 async def _pursue(stage: Stage, generator: Generator, buyers: Sequence[Shopper]) -> None:
-    """Repeat what has no outcome, and forget what was refused and so never was: its key is free."""
+    """Repeat what has no outcome, and forget what was refused for want of a place: its key is free."""
     by_user = {buyer.user_id: buyer for buyer in buyers}
-    unknown = [each for each in generator.all if each.status in {None, 202}]
+    unknown = [each for each in generator.all if each.status != 201 and not _shed(each)]
     gate = asyncio.Semaphore(CONNECTIONS_AT_REST)
 
     async def pursue(sent: Sent) -> None:
@@ -286,7 +292,7 @@ async def _pursue(stage: Stage, generator: Generator, buyers: Sequence[Shopper])
             await by_user[sent.checkout.user_id].insist_on(sent.checkout, {"items": items}, method="tok_visa")
 
     await asyncio.gather(*(pursue(each) for each in unknown))
-    refused = {id(each.checkout) for each in generator.all if each.status == 503}
+    refused = {id(each.checkout) for each in generator.all if _shed(each)}
     ledger = stage.floor.ledger
     ledger.checkouts = [each for each in ledger.checkouts if id(each) not in refused]
 
