@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from statistics import median
 from typing import cast
 from uuid import uuid4
 
@@ -30,7 +31,8 @@ CONNECTIONS_AT_REST = 16
 CONNECTED = 64
 """Connections to each process that are there before the rush, as an edge has them."""
 MOST_CONNECTIONS = 2_000
-CAPACITY_S = 8.0
+RUSHES = 3
+CAPACITY_S = 5.0
 GOODPUT_SHARE = 0.8
 REFUSED_WITHIN_S = 0.1
 WAITS_S = 8.0
@@ -215,64 +217,101 @@ def _memory_mb(stage: Stage) -> float:
     return max(psutil.Process(pid).memory_info().rss for pid in pids) / 2**20
 
 
+@dataclass(slots=True)
+class Rush:
+    """One time of five times too much: what was taken on, and what the platform could do just before and after."""
+
+    offered: float
+    """Checkouts a second, as are the others."""
+    confirmed: float
+    before: float
+    after: float
+    refused_s: list[float]
+    """How long each refusal took, ascending."""
+
+    @property
+    def share(self) -> float:
+        """Goodput, of the capacity around it: a machine that slows down meanwhile is not the platform's doing."""
+        return self.confirmed * 2 / (self.before + self.after)
+
+    @property
+    def recovered(self) -> float:
+        """The capacity afterwards, of that before."""
+        return self.after / self.before
+
+
+async def _rush(stage: Stage, generator: Generator, before: float) -> Rush:
+    """Offer five times the capacity, and measure the capacity again at once."""
+    await generator.connect()
+    began_s = stage.now_s()
+    with stage.harm(f"{FACTOR} times the capacity"):
+        sent = await _open_loop(generator, before * FACTOR, stage.length.seconds / RUSHES)
+    took_s = stage.now_s() - began_s
+    return Rush(
+        len(sent) * RUSHES / stage.length.seconds,
+        sum(each.status == 201 for each in sent) / took_s,
+        before,
+        await _closed_loop(generator, CAPACITY_S),
+        sorted(each.seconds for each in sent if each.status == 503),
+    )
+
+
 async def run(stage: Stage) -> None:
-    """Measure what the platform can take, and send five times as much."""
+    """Measure what the platform can take, and send five times as much, three times over."""
     buyers = [Shopper(stage.floor, number) for number in range(BUYERS)]
     for buyer in buyers:
         await buyer.sign_in()
     generator = Generator(stage, buyers)
     await _closed_loop(generator, 1.0)  # keys are fetched, connections open
     capacity = await _closed_loop(generator, CAPACITY_S)
-    await generator.connect()
-    generator_cpu = psutil.Process()
-    before = generator_cpu.cpu_times()
-    began_s = stage.now_s()
-    with stage.harm(f"{FACTOR} times the capacity of {capacity:.0f}/s"):
-        sent = await _open_loop(generator, capacity * FACTOR, stage.length.seconds)
-    took_s = stage.now_s() - began_s
-    after = generator_cpu.cpu_times()
-    busy = (after.user + after.system - before.user - before.system) / took_s
-    memory_mb = _memory_mb(stage)
-    again = await _closed_loop(generator, CAPACITY_S)
+    rushes: list[Rush] = []
+    memory_mb = 0.0
+    for _ in range(RUSHES):
+        rushes.append(await _rush(stage, generator, rushes[-1].after if rushes else capacity))
+        memory_mb = max(memory_mb, _memory_mb(stage))
     generator.close()
+    _judge(stage, rushes, memory_mb)
+    await _pursue(stage, generator, buyers)
 
-    goodput = sum(each.status == 201 for each in sent) / took_s
-    refused = sorted(each.seconds for each in sent if each.status == 503)
-    stage.tables.append(
-        Table(
-            "Load",
-            ("", "checkouts a second"),
-            (
-                ("capacity, closed loop", f"{capacity:.0f}"),
-                ("offered", f"{len(sent) / stage.length.seconds:.0f}"),
-                ("confirmed meanwhile", f"{goodput:.0f}"),
-                ("capacity, afterwards", f"{again:.0f}"),
-                ("cores that the generator took", f"{busy:.2f}"),
-            ),
+
+def _judge(stage: Stage, rushes: Sequence[Rush], memory_mb: float) -> None:
+    """Note what was promised; of the rushes the middle one counts, since the machine may do something else in one."""
+    names = ("capacity before", "offered", "confirmed meanwhile", "capacity afterwards", "refused", "p99 of refusals")
+    rows = [
+        (
+            *(f"{rate:.0f}/s" for rate in (each.before, each.offered, each.confirmed, each.after)),
+            str(len(each.refused_s)),
+            f"{percentile(each.refused_s, 99) * 1000:.0f} ms" if each.refused_s else "",
         )
-    )
-    share = goodput / capacity
+        for each in rushes
+    ]
+    stage.tables.append(Table("Checkouts", names, rows))
+    share = median(each.share for each in rushes)
     stage.promise(
         f"goodput is at least {GOODPUT_SHARE:.0%} of the capacity", f"{share:.0%}", share >= GOODPUT_SHARE, of_time=True
     )
-    p99_s = percentile(refused, 99) if refused else 0.0
-    measured = f"p50 {percentile(refused, 50) * 1000:.0f} ms, p99 {p99_s * 1000:.0f} ms" if refused else "none"
-    stage.promise("the rest is refused with 503", f"{len(refused)} of {len(sent)}", bool(refused))
-    stage.promise(
-        f"a refusal comes within {REFUSED_WITHIN_S * 1000:.0f} ms", measured, p99_s <= REFUSED_WITHIN_S, of_time=True
-    )
-    silent = sum(each.status == 503 and not each.retry_after for each in sent)
+    refused = [each.refused_s for each in rushes]
+    stage.promise("the rest is refused with 503", f"{sum(map(len, refused))} checkouts", all(refused))
+    if all(refused):
+        p50_s, p99_s = (median(percentile(each, percent) for each in refused) for percent in (50, 99))
+        stage.promise(
+            f"a refusal comes within {REFUSED_WITHIN_S * 1000:.0f} ms",
+            f"p50 {p50_s * 1000:.0f} ms, p99 {p99_s * 1000:.0f} ms",
+            p99_s <= REFUSED_WITHIN_S,
+            of_time=True,
+        )
+    silent = sum(each.failure == "503" and not each.retry_after for each in stage.client.exchanges)
     stage.promise("each 503 says when to come back", f"{silent} without Retry-After", silent == 0)
     stage.promise(
         f"memory stays below {MOST_MEMORY_MB} MB a process", f"{memory_mb:.0f} MB", memory_mb <= MOST_MEMORY_MB
     )
+    recovered = median(each.recovered for each in rushes)
     stage.promise(
         "all is as before at once afterwards",
-        f"{again / capacity:.0%} of the capacity",
-        again >= GOODPUT_SHARE * capacity,
+        f"{recovered:.0%} of the capacity",
+        recovered >= GOODPUT_SHARE,
         of_time=True,
     )
-    await _pursue(stage, generator, buyers)
 
 
 def _shed(sent: Sent) -> bool:
@@ -300,6 +339,6 @@ async def _pursue(stage: Stage, generator: Generator, buyers: Sequence[Shopper])
 OVERLOAD = Drill(
     "overload",
     "Five times the checkouts that the platform can take: what it takes it finishes, the rest is refused at once.",
-    20,
+    24,
     run,
 )
