@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from chassis.balancing import FAILURES, CallPolicy
+from chassis.balancing import FAILURES, RETRIES_A_SECOND, RETRIES_SAVED, RETRY_SHARE, CallPolicy
 from chassis.clients import Peer, PeerRefused, PeerUnavailable
 from chassis.context import Context, current
 from chassis.origins import Addresses, Resolve
@@ -101,6 +102,11 @@ def counted(outcome: str) -> float:
     found = TELEMETRY.registry.get_sample_value("souk_peer_requests_total", {"peer": "product", "outcome": outcome})
     assert found is not None
     return found
+
+
+def sampled(name: str, **labels: str) -> float:
+    """What a metric of the product peer says; 0 where it says nothing yet."""
+    return TELEMETRY.registry.get_sample_value(name, {"peer": "product", **labels}) or 0.0
 
 
 @asynccontextmanager
@@ -393,6 +399,111 @@ async def test_a_name_stands_for_all_its_addresses_and_is_kept_when_it_does_not_
         transport = PooledTransport("product", "http://product:80", Telemetry("order"), resolve=_always(both))
         peer = Peer("product", "http://product:80", credential("order"), Telemetry("order"), transport)
         assert {await peer.call("GET", "/thing") for _ in range(CALLS)} == {1, 2}
+        await peer.aclose()
+
+
+class Gated:
+    """A server that takes requests, and answers them from the moment on at which its gate opens."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self.gate = asyncio.Event()
+        self.gone = 0
+        """Connections that the caller closed before the gate opened."""
+        self.line = Line(self._serve)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await self.line.read_request(reader)
+            closed, opened = asyncio.create_task(reader.read(1)), asyncio.create_task(self.gate.wait())
+            await asyncio.wait({closed, opened}, return_when=asyncio.FIRST_COMPLETED)
+            if not self.gate.is_set():
+                self.gone += 1
+                opened.cancel()
+                return
+            closed.cancel()
+            await asyncio.wait({closed})
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n" + self._answer
+            )
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Let others run until something is so."""
+    async with asyncio.timeout(5):
+        while not reached():  # noqa: ASYNC110 - the other side of a socket sets no event
+            await asyncio.sleep(0)
+
+
+async def test_a_caller_that_is_cancelled_closes_its_connection_and_leaves_the_endpoint_idle() -> None:
+    first, second = Gated(b"1"), Gated(b"2")
+    async with first.line.listening(), second.line.listening(), peer_at(first.line.port, second.line.port) as peer:
+        calls = [asyncio.create_task(peer.call("GET", "/thing")) for _ in range(10)]
+        await until(lambda: len(first.line.requests) == len(second.line.requests) == 5)
+        second.gate.set()  # those at the second are answered, those at the first given up
+        await until(lambda: sum(task.done() for task in calls) == 5)
+        for task in calls:
+            task.cancel()
+        assert [task.result() for task in calls if task.done()] == [2] * 5
+        await until(lambda: first.gone == 5)
+        first.gate.set()
+        assert Counter([await peer.call("GET", "/thing") for _ in range(100)])[1] > 20, "nothing is outstanding there"
+
+
+async def test_a_storm_of_failures_is_repeated_a_fifth_more_often_and_no_more() -> None:
+    calls = 600
+    lines = [answering(503, b"{}"), answering(503, b"{}")]
+    began = asyncio.get_running_loop().time()
+    async with lines[0].listening(), lines[1].listening(), peer_at(*(line.port for line in lines)) as peer:
+        exhausted = sampled("souk_peer_retries_total", outcome="budget_exhausted")
+        for _ in range(calls):
+            with suppress(PeerUnavailable):
+                await peer.call("GET", "/thing", policy=AGAIN)
+        took_s = asyncio.get_running_loop().time() - began
+        sent = sum(len(line.requests) for line in lines)
+        retries = sent - calls
+        assert calls * RETRY_SHARE <= retries
+        assert retries <= RETRIES_SAVED + calls * RETRY_SHARE + took_s * RETRIES_A_SECOND
+        assert sampled("souk_peer_retries_total", outcome="budget_exhausted") - exhausted == calls - retries
+
+
+async def test_metrics_tell_who_is_left_out_and_what_became_of_retries() -> None:
+    bad, good = closing_after(b""), answering(200, b"1")
+    async with bad.listening(), good.listening(), peer_at(bad.port, good.port) as peer:
+        ejected = sampled("souk_peer_ejections_total", reason="reset")
+        answered = sampled("souk_peer_retries_total", outcome="answered")
+        assert sampled("souk_peer_endpoints") == 2
+        assert sampled("souk_peer_endpoints_ejected") == 0
+        while len(bad.requests) < FAILURES:
+            assert await peer.call("GET", "/thing", policy=AGAIN) == 1
+        assert sampled("souk_peer_endpoints_ejected") == 1
+        assert sampled("souk_peer_ejections_total", reason="reset") - ejected == 1
+        assert sampled("souk_peer_retries_total", outcome="answered") - answered == FAILURES
+
+
+async def test_a_call_that_is_under_way_when_its_address_goes_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chassis.origins.RESOLVE_EVERY_S", 0.01)
+    leaving, staying = Gated(b"1"), answering(200, b"2")
+    async with leaving.line.listening(), staying.listening():
+        now = [("127.0.0.1", leaving.line.port)]
+        resolved = 0
+
+        async def resolve(_host: str, _port: int) -> list[tuple[str, int]]:
+            nonlocal resolved
+            resolved += 1
+            return list(now)
+
+        transport = PooledTransport("product", "http://product:80", TELEMETRY, resolve=resolve)
+        peer = Peer("product", "http://product:80", credential("order"), TELEMETRY, transport)
+        call = asyncio.create_task(peer.call("GET", "/thing"))
+        await until(lambda: len(leaving.line.requests) == 1)
+        now[:] = [("127.0.0.1", staying.port)]
+        seen = resolved
+        await until(lambda: resolved >= seen + 2)  # the first of them is taken in by then
+        assert {await peer.call("GET", "/thing") for _ in range(CALLS)} == {2}
+        leaving.gate.set()
+        assert await call == 1
+        assert len(leaving.line.requests) == 1
         await peer.aclose()
 
 
