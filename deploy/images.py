@@ -72,7 +72,7 @@ def pull(images: Iterable[str], result: Result) -> None:
 
 def load(cluster: str, images: Iterable[str], result: Result) -> None:
     """Bring images to the nodes of a kind cluster that lack them, all in one go."""
-    wanted = {_full_name(image): image for image in images}
+    wanted = {full_name(image): image for image in images}
     lacking: dict[str, set[str]] = {}
     for node in nodes(cluster):
         there = set(run(("docker", "exec", node, "ctr", "--namespace=k8s.io", "images", "ls", "-q")).split())
@@ -86,7 +86,7 @@ def load(cluster: str, images: Iterable[str], result: Result) -> None:
     result.text = f"{len(missing)} images loaded" if missing else "there"
 
 
-def _full_name(image: str) -> str:
+def full_name(image: str) -> str:
     """As containerd names it: with the registry and the account that Docker leaves out."""
     first, _, rest = image.partition("/")
     if not rest:
