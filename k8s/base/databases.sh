@@ -3,14 +3,16 @@
 # missing and sets what may have changed, so a service that is added later gets its own too.
 set -eu
 
-PGPASSWORD=$(cat /run/secrets/password)
-export PGPASSWORD PGUSER=postgres PGDATABASE=postgres PGCONNECT_TIMEOUT=10
+secrets=${SECRETS_DIR:-/run/secrets}
+host=${PGHOST:-} # of all of them; else each is asked for by its own name
+PGPASSWORD=$(cat "$secrets/password")
+export PGPASSWORD PGUSER="${PGUSER:-postgres}" PGDATABASE=postgres PGCONNECT_TIMEOUT=10
 
-for file in /run/secrets/*_owner_password; do
+for file in "$secrets"/*_owner_password; do
     service=$(basename "$file" _owner_password)
-    export PGHOST="$service-database"
+    export PGHOST="${host:-$service-database}"
     psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --set=app="souk_$service" --set=owner="souk_${service}_owner" \
-        --set=app_file="/run/secrets/${service}_password" --set=owner_file="$file" <<'SQL'
+        --set=app_file="$secrets/${service}_password" --set=owner_file="$file" <<'SQL'
 \set app_password `cat :'app_file'`
 \set owner_password `cat :'owner_file'`
 SET client_min_messages = warning;
