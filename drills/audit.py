@@ -9,8 +9,8 @@ import asyncio
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,16 @@ class Beliefs:
     provider: dict[str, Record] = field(default_factory=dict[str, Record])
     stock: dict[str, Record] = field(default_factory=dict[str, Record])
     reservations: dict[str, Record] = field(default_factory=dict[str, Record])
+
+    def without(self, order_ids: Collection[str]) -> "Beliefs":
+        """The same but for these orders and what was done for them; refunds, ledger and stock stay whole."""
+
+        def kept(records: dict[str, Record]) -> dict[str, Record]:
+            return {order_id: record for order_id, record in records.items() if order_id not in order_ids}
+
+        return replace(
+            self, orders=kept(self.orders), payments=kept(self.payments), reservations=kept(self.reservations)
+        )
 
     def add(self, record: Record) -> None:
         """Take in one record of a service's stream."""

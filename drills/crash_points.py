@@ -24,7 +24,7 @@ from drills.harmed import struck_by
 from drills.oracle import Checkout
 from drills.platform import Replica, Topology
 from drills.shoppers import Shopper, wanted
-from drills.stage import Drill, Length, Stage
+from drills.stage import Drill, Length, Stage, processes
 
 FINAL_WITHIN_S = 30.0
 STRIKES_WITHIN_S = 20.0
@@ -373,5 +373,5 @@ CRASH_POINTS = Drill(
     "A process is killed at every place between two durable effects, in turn: each order comes to its one right end.",
     0,
     run,
-    _topology,
+    processes(_topology),
 )

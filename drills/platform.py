@@ -1,6 +1,7 @@
 """The platform as processes on this machine: replicas of each service, an embedded PostgreSQL, and an edge.
 
 PlatformError
+├── NotHere     this machine does not give what the drill needs
 └── NotReady    a process ended, or did not become ready in time; the message ends with its log
 """
 
@@ -9,11 +10,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import httpx2
 
@@ -126,8 +128,39 @@ class Topology:
     linked: bool = False
 
 
+class Ground(Protocol):
+    """A platform that can be drilled, whatever it is made of."""
+
+    @property
+    def origin(self) -> str:
+        """Where the edge answers."""
+        ...
+
+    @property
+    def secrets(self) -> Path:
+        """The folder that holds a folder of secrets for each service, and for the audit."""
+        ...
+
+    @property
+    def admin(self) -> tuple[str, str]:
+        """The admin's e-mail and password."""
+        ...
+
+    async def start(self) -> None:
+        """Return when it is ready; raises PlatformError."""
+        ...
+
+    def reached(self) -> AbstractAsyncContextManager[Mapping[str, str]]:
+        """Where a replica of each service answers, past the edge, while the block lasts."""
+        ...
+
+    async def stop(self) -> None:
+        """End what was started."""
+        ...
+
+
 class Platform:
-    """A platform that lives in a folder of its own, from `start()` to `stop()`."""
+    """A platform of processes that lives in a folder of its own, from `start()` to `stop()`."""
 
     def __init__(self, folder: Path, topology: Topology) -> None:
         self.folder = folder
@@ -166,9 +199,14 @@ class Platform:
         return self.folder / "secrets"
 
     @property
-    def urls(self) -> dict[str, str]:
+    def admin(self) -> tuple[str, str]:
+        """The admin's e-mail and password."""
+        return ADMIN_EMAIL, ADMIN_PASSWORD
+
+    @asynccontextmanager
+    async def reached(self) -> AsyncGenerator[Mapping[str, str]]:
         """Where the first replica of each service that serves answers, past edge and links."""
-        return {each.service: each.url for each in reversed(self.replicas) if each.serving}
+        yield {each.service: each.url for each in reversed(self.replicas) if each.serving}
 
     def of(self, service: str) -> list[Replica]:
         """The replicas of a service."""

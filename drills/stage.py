@@ -10,16 +10,17 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import httpx2
 import orjson
+from typing_extensions import TypeVar
 
 from chassis.auth import ServiceCredential
 from chassis.secrets import AUDIT
@@ -28,8 +29,10 @@ from drills import audit
 from drills.client import Answer, Client
 from drills.evidence import Evidence, Exchange, Harm, Promise, Table
 from drills.oracle import disagreements
-from drills.platform import ADMIN_EMAIL, ADMIN_PASSWORD, Platform, Replica, Topology
+from drills.platform import Ground, Platform, Topology
 from drills.shoppers import Floor, Keeper, Shopper
+
+G = TypeVar("G", bound=Ground, default=Platform)
 
 SHOPPERS = 32
 PRODUCTS = 200
@@ -43,17 +46,18 @@ LEDGER_POLLED_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Drill:
+class Drill(Generic[G]):
     """What a drill is called, what it shows, and how it is done."""
 
     name: str
     title: str
     seconds: float
     """How long the harm lasts in a full run."""
-    run: "Callable[[Stage], Awaitable[None]]"
-    topology: "Callable[[Length], Topology]" = lambda _: Topology()
+    run: "Callable[[Stage[G]], Awaitable[None]]"
+    platform: "Callable[[Path, Length], G]"
+    """What is drilled; the folder is its own."""
     shoppers: int = SHOPPERS
-    setting: "Callable[[Stage], AbstractAsyncContextManager[Any]] | None" = None
+    setting: "Callable[[Stage[G]], AbstractAsyncContextManager[Any]] | None" = None
     """What has to be there before the platform starts, and until it has ended; `Stage.network` is what it yields."""
 
 
@@ -65,16 +69,21 @@ class Length:
     full: bool
 
 
-class Stage:
+def processes(topology: Callable[[Length], Topology] = lambda _: Topology()) -> Callable[[Path, Length], Platform]:
+    """A platform of processes, of such a topology."""
+    return lambda folder, length: Platform(folder, topology(length))
+
+
+class Stage(Generic[G]):
     """What a drill works with."""
 
-    def __init__(self, drill: Drill, length: Length, seed: int, folder: Path) -> None:
+    def __init__(self, drill: Drill[G], length: Length, seed: int, folder: Path) -> None:
         self.drill = drill
         self.length = length
         self.seed = seed
         self.random = random.Random(f"{drill.name}-{seed}")  # noqa: S311 - so that a drill can be repeated
         shutil.rmtree(folder, ignore_errors=True)
-        self.platform = Platform(folder, drill.topology(length))
+        self.platform = drill.platform(folder, length)
         self.began = time.monotonic()
         self.began_at = datetime.now(UTC)
         self.harms: list[Harm] = []
@@ -83,8 +92,10 @@ class Stage:
         self.violations: list[str] = []
         self.client = Client(self.platform.origin, self.began)
         self.floor = Floor(self.client, seed)
-        self.keeper = Keeper(self.floor, ADMIN_EMAIL, ADMIN_PASSWORD)
+        self.keeper = Keeper(self.floor, *self.platform.admin)
         self.network: Any = None
+        self._earlier: Collection[str] = ()
+        """Orders that were there before."""
         self._shopping: list[asyncio.Task[None]] = []
         self._internal = httpx2.AsyncClient(timeout=60)
 
@@ -110,11 +121,6 @@ class Stage:
         finally:
             self.harms.append(Harm(what, began_s, self.now_s()))
 
-    def kill(self, replica: Replica) -> None:
-        """End a replica by SIGKILL, and note it."""
-        with self.harm(f"kill {replica.name}"):
-            replica.kill()
-
     def promise(self, text: str, measured: str, kept: bool, *, of_time: bool = False) -> None:
         """Note a promise and what was measured; one `of_time` is judged in a full run only."""
         self.promises.append(Promise(text, measured, kept, judged=self.length.full or not of_time))
@@ -138,6 +144,7 @@ class Stage:
         self.say("starting the platform")
         await self.platform.start()
         await self.keeper.sign_in()
+        self._earlier = (await self.beliefs()).orders.keys()
         self.floor.product_ids += await self.stock(PRODUCTS, UNITS)
 
     async def stock(
@@ -220,7 +227,8 @@ class Stage:
             {"port": 0, "database_url": "unused", **{file.name: _read(file) for file in sorted(_files(folder))}}
         )
         credential = ServiceCredential(AUDIT, settings)
-        return await audit.read(self.platform.urls, credential, self._internal)
+        async with self.platform.reached() as urls:
+            return await audit.read(urls, credential, self._internal)
 
     async def final(self) -> tuple[audit.Beliefs, float]:
         """Wait until everything is final; return what is believed then, and how long it took from the close."""
@@ -241,7 +249,7 @@ class Stage:
             f"{waited_s:.1f} s" if not left else f"{len(left)} are not, such as {left[0]}",
             not left,
         )
-        told = disagreements(self.floor.ledger, beliefs)
+        told = disagreements(self.floor.ledger, beliefs.without(self._earlier))
         audited = [str(violation) for violation in audit.check(beliefs, datetime.now(UTC))]
         self.violations += [*self.client.wrong, *self.floor.unresolved, *told, *(f"audit: {line}" for line in audited)]
         return Evidence(
@@ -256,7 +264,7 @@ class Stage:
             sent=self.client.sent,
             exchanges=self.client.exchanges,
             harms=self.harms,
-            orders=Counter(order["status"] for order in beliefs.orders.values()),
+            orders=Counter(each["status"] for each in beliefs.without(self._earlier).orders.values()),
             promises=self.promises,
             violations=self.violations,
             tables=self.tables,
@@ -300,7 +308,7 @@ def unfinished(beliefs: audit.Beliefs) -> list[str]:
     ]
 
 
-async def perform(drill: Drill, length: Length, seed: int, folder: Path) -> Evidence:
+async def perform(drill: Drill[G], length: Length, seed: int, folder: Path) -> Evidence:
     """Run a drill and return its evidence; raises PlatformError where it cannot be run."""
     stage = Stage(drill, length, seed, folder)
     async with AsyncExitStack() as stack:
@@ -312,7 +320,7 @@ async def perform(drill: Drill, length: Length, seed: int, folder: Path) -> Evid
         return await stage.reckon()
 
 
-async def storm(stage: Stage, harm: Callable[[Stage], Awaitable[None]]) -> None:
+async def storm(stage: Stage[G], harm: Callable[[Stage[G]], Awaitable[None]]) -> None:
     """The usual course of a drill: shoppers warm up, the harm comes and goes, shoppers go on for a while, and leave."""
     stage.admit()
     await asyncio.sleep(WARM_UP_S)

@@ -4,7 +4,7 @@ import asyncio
 
 from chassis.secrets import SERVICES
 from drills.platform import Topology
-from drills.stage import Drill, Length, Stage, storm
+from drills.stage import Drill, Length, Stage, processes, storm
 
 OFFSET_S = 300
 
@@ -46,5 +46,5 @@ CLOCK = Drill(
     "The clock of each service in turn is five minutes off, each way: no token is refused, no reservation lost.",
     80,
     run,
-    _topology,
+    processes(_topology),
 )

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 from drills.evidence import REFUSED_FOR_NOW
-from drills.stage import Drill, Stage, storm
+from drills.stage import Drill, Stage, processes, storm
 
 ANSWERED_WITHIN_S = 2.0
 RECOVERED_WITHIN_S = 10.0
@@ -89,4 +89,5 @@ DATABASE = Drill(
     "PostgreSQL is stopped for half a minute, later killed for as long: clear refusals meanwhile, no restart.",
     30,
     run,
+    processes(),
 )

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from drills.oracle import Checkout
 from drills.shoppers import ADDRESS, Shopper, wanted
-from drills.stage import Drill, Stage
+from drills.stage import Drill, Stage, processes
 
 TIMES = 50
 METHODS = ("tok_visa", "tok_slow", "tok_timeout", "tok_declined")
@@ -45,4 +45,5 @@ DOUBLE_CHARGE = Drill(
     "One key sent fifty times at once over three replicas, half of the answers lost: one order, one capture.",
     0,
     run,
+    processes(),
 )

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from drills.platform import NotHere
-from drills.stage import Drill, Stage, storm
+from drills.stage import Drill, Stage, processes, storm
 from local.postgres import EmbeddedPostgresError
 
 SIZE = "300m"
@@ -106,5 +106,6 @@ FULL_DISK = Drill(
     "The database's disk is full for a while: no wrong answer, and all goes on when there is room.",
     30,
     run,
+    processes(),
     setting=small_disk,
 )

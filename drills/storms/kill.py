@@ -3,7 +3,7 @@
 import asyncio
 
 from drills.platform import Replica
-from drills.stage import Drill, Stage, storm
+from drills.stage import Drill, Stage, processes, storm
 
 EVERY_S = 1.0
 RECOVERED_WITHIN_S = 30.0
@@ -20,7 +20,8 @@ async def harm(stage: Stage) -> None:
         candidates = [each for each in stage.platform.replicas if each.serving and _others(stage, each)]
         if candidates:
             replica = stage.random.choice(candidates)
-            stage.kill(replica)
+            with stage.harm(f"kill {replica.name}"):
+                replica.kill()
             kills += 1
             restarts.add(asyncio.create_task(stage.platform.restart(replica)))
         await asyncio.sleep(EVERY_S)
@@ -49,4 +50,5 @@ KILL = Drill(
     "A random replica is killed by SIGKILL every second and started again: nothing that was acknowledged is lost.",
     60,
     run,
+    processes(),
 )

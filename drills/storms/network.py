@@ -9,7 +9,7 @@ from drills.evidence import Exchange, Table
 from drills.network import DELAYED, DUPLICATED, REPLY_DROPPED, REPLY_RESET, UNDELIVERED, Network
 from drills.platform import Topology
 from drills.report import percentile
-from drills.stage import Drill, Length, Stage, storm
+from drills.stage import Drill, Length, Stage, processes, storm
 
 CHECKOUT = "POST /api/v1/orders"
 SLOW_S = 2.0
@@ -109,7 +109,7 @@ SLOW = Drill(
     "One replica of product is two seconds slow, and then hangs: checkouts go round it within ten seconds.",
     20,
     slow,
-    _linked,
+    processes(_linked),
     SHOPPERS,
     _network,
 )
@@ -118,6 +118,6 @@ FLAKY_NETWORK = Drill(
     "Replies get lost, connections break, requests are late or come twice, between every pair: no order suffers.",
     60,
     flaky,
-    _linked,
+    processes(_linked),
     setting=_network,
 )

@@ -5,7 +5,7 @@ from collections import Counter
 
 from chassis.secrets import SERVICES
 from drills.client import FOR_NOW
-from drills.stage import Drill, Stage, storm
+from drills.stage import Drill, Stage, processes, storm
 
 BETWEEN_S = 10.0
 RECOVERED_WITHIN_S = 10.0
@@ -49,4 +49,5 @@ OUTAGE = Drill(
     "Each service in turn is gone for half a minute: what needs it is refused clearly, and all recovers by itself.",
     30,
     run,
+    processes(),
 )

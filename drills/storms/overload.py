@@ -22,7 +22,7 @@ from drills.evidence import Exchange, Table
 from drills.oracle import Checkout, Told
 from drills.report import percentile
 from drills.shoppers import ADDRESS, Shopper, wanted
-from drills.stage import Drill, Stage
+from drills.stage import Drill, Stage, processes
 
 FACTOR = 5
 BUYERS = 16
@@ -341,4 +341,5 @@ OVERLOAD = Drill(
     "Five times the checkouts that the platform can take: what it takes it finishes, the rest is refused at once.",
     24,
     run,
+    processes(),
 )

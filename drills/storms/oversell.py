@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 from drills.shoppers import Shopper, wanted
-from drills.stage import Drill, Stage
+from drills.stage import Drill, Stage, processes
 
 BUYERS = 500
 UNITS = 100
@@ -41,4 +41,5 @@ OVERSELL = Drill(
     "Five hundred buyers at once for a hundred units, over three replicas: exactly a hundred are sold.",
     0,
     run,
+    processes(),
 )

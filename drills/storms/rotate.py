@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from chassis.migrations import ROOT
-from drills.stage import Drill, Stage, storm
+from drills.stage import Drill, Stage, processes, storm
 
 ROTATIONS = 10
 
@@ -42,4 +42,4 @@ async def run(stage: Stage) -> None:
     stage.promise("no request fails", f"{failed} of {len(stage.client.exchanges)}", failed == 0)
 
 
-ROTATE = Drill("rotate", "Signing keys are rotated ten times under load: no request fails.", 60, run)
+ROTATE = Drill("rotate", "Signing keys are rotated ten times under load: no request fails.", 60, run, processes())
