@@ -8,14 +8,17 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from random import randrange
+from typing import Any
 
 import uvloop
 
 from chassis.migrations import ROOT
 from chassis.telemetry import configure_logging
+from deploy.terminal import Failed
 from drills import report
 from drills.crash_points import CRASH_POINTS
 from drills.evidence import Evidence
@@ -23,6 +26,7 @@ from drills.network import NetworkFailed
 from drills.platform import NotHere, PlatformError
 from drills.stage import Drill, Length, perform
 from drills.storms.clock import CLOCK
+from drills.storms.cluster import CLUSTER_DRILLS
 from drills.storms.database import DATABASE
 from drills.storms.double_charge import DOUBLE_CHARGE
 from drills.storms.full_disk import FULL_DISK
@@ -34,7 +38,7 @@ from drills.storms.oversell import OVERSELL
 from drills.storms.rotate import ROTATE
 from local.postgres import EmbeddedPostgresError
 
-DRILLS: dict[str, Drill] = {
+DRILLS: dict[str, Drill[Any]] = {
     drill.name: drill
     for drill in (
         CRASH_POINTS,
@@ -51,6 +55,10 @@ DRILLS: dict[str, Drill] = {
         FULL_DISK,
     )
 }
+"""Those of processes on this machine, which run where none is named."""
+IN_CLUSTER: dict[str, Drill[Any]] = {drill.name: drill for drill in CLUSTER_DRILLS}
+"""Those of what `make deploy` brought into a cluster."""
+ALL = DRILLS | IN_CLUSTER
 COULD_NOT_RUN = 2
 PAGE = ROOT / "docs/drills.md"
 MOST_PRINTED = 20
@@ -69,20 +77,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m drills",
         description="Break the platform on purpose, and prove that nothing was lost.",
-        epilog="\n".join(f"{drill.name:<16}{drill.title}" for drill in DRILLS.values()),
+        epilog=f"on this machine:\n{_listed(DRILLS)}\n\nin the cluster of make deploy:\n{_listed(IN_CLUSTER)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="drills to run; all of them where none is named")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="drills to run; all on this machine where none is named"
+    )
     parser.add_argument("--seconds", type=float, help="a short run: the harm lasts this long, and times are not judged")
     parser.add_argument("--seed", type=int, help="repeat a run: what is drawn by chance follows from it")
     parser.add_argument("--folder", type=Path, default=Path("var/drills"), help="where reports go")
     parser.add_argument("--write", action="store_true", help="keep all reports of the folder in docs/drills.md")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in DRILLS]
+    unknown = [name for name in arguments.names if name not in ALL]
     if unknown:
-        parser.error(f"no such drill: {', '.join(unknown)}; there are {', '.join(DRILLS)}")
+        parser.error(f"no such drill: {', '.join(unknown)}; there are {', '.join(ALL)}")
     configure_logging("drills", "warning")
-    chosen = [DRILLS[name] for name in arguments.names or DRILLS]
+    chosen = [ALL[name] for name in arguments.names or DRILLS]
     seed = randrange(10**6) if arguments.seed is None else arguments.seed  # noqa: S311 - printed, to be given again
     verdicts = Counter(_performed(drill, arguments.seconds, seed, arguments.folder) for drill in chosen)
     index = report.index(arguments.folder)
@@ -94,7 +104,11 @@ def main() -> None:
     sys.exit(0 if verdicts[Verdict.PASSED] else COULD_NOT_RUN)
 
 
-def _performed(drill: Drill, seconds: float | None, seed: int, folder: Path) -> Verdict:
+def _listed(drills: Mapping[str, Drill[Any]]) -> str:
+    return "\n".join(f"  {drill.name:<18}{drill.title}" for drill in drills.values())
+
+
+def _performed(drill: Drill[Any], seconds: float | None, seed: int, folder: Path) -> Verdict:
     """Run a drill, write its report, and say how it went."""
     length = Length(drill.seconds if seconds is None else min(seconds, drill.seconds), full=seconds is None)
     began = time.monotonic()
@@ -103,7 +117,7 @@ def _performed(drill: Drill, seconds: float | None, seed: int, folder: Path) -> 
     except NotHere as error:
         print(f"{drill.name} cannot be run here: {error}")
         return Verdict.LEFT_OUT
-    except (PlatformError, EmbeddedPostgresError, NetworkFailed, OSError) as error:
+    except (PlatformError, EmbeddedPostgresError, NetworkFailed, Failed, OSError) as error:
         print(f"{drill.name} could not be run: {error}", file=sys.stderr)
         sys.exit(COULD_NOT_RUN)
     try:

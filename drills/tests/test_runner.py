@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from chassis.migrations import ROOT
-from drills.__main__ import COULD_NOT_RUN, DRILLS
+from drills.__main__ import ALL, COULD_NOT_RUN
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -25,13 +25,13 @@ def test_a_drill_that_is_not_there_is_named_with_those_that_are() -> None:
     ended = run("tornado")
     assert ended.returncode == COULD_NOT_RUN
     assert "no such drill: tornado" in ended.stderr
-    assert all(name in ended.stderr for name in DRILLS)
+    assert all(name in ended.stderr for name in ALL)
 
 
 def test_each_drill_is_listed_with_what_it_shows() -> None:
     shown = run("--help").stdout
-    for drill in DRILLS.values():
-        assert f"{drill.name:<16}{drill.title}" in shown
+    for drill in ALL.values():
+        assert f"{drill.name:<18}{drill.title}" in shown
 
 
 def test_what_this_machine_does_not_give_is_said_and_nothing_passes(tmp_path: Path) -> None:

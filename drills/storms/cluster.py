@@ -1,0 +1,338 @@
+"""Storms of a cluster: what its operator does on a working day, and what befalls its nodes.
+
+What is planned (a rollout, a drain, another number of replicas) may fail no request. What is not planned may fail some,
+each of which the client repeats with its key, until the cluster has noticed.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import httpx2
+
+from chassis.secrets import SERVICES
+from deploy.commands import run
+from drills.client import FOR_NOW
+from drills.cluster import EDGE, Cluster, in_cluster
+from drills.evidence import Table
+from drills.platform import NotHere, PlatformError
+from drills.stage import Drill, Stage, storm
+
+ENOUGH = 20_000
+"""Requests without which a planned change proves nothing."""
+QUIET_WITHIN_S = 60.0
+SHARES_WITHIN_S = 15.0
+NODE_GONE_S = 75.0
+"""Longer than Kubernetes takes to notice (`node-monitor-grace-period`, 50 s)."""
+NODE_BACK_WITHIN_S = 180.0
+POSTGRES = "postgres"
+CHECKOUT = "POST /api/v1/orders"
+
+OnCluster = Stage[Cluster]
+
+
+async def _until_enough(stage: OnCluster, passes: Callable[[], Awaitable[None]]) -> None:
+    """Do it once, and in a full run again until enough requests were sent."""
+    await passes()
+    while stage.length.full and stage.client.sent < ENOUGH:
+        await passes()
+
+
+def _nothing_failed(stage: OnCluster) -> None:
+    """Note that no request failed: none of those that read, and none of those that buy."""
+    exchanges = stage.client.exchanges
+    for what, chosen in (
+        ("reads", [each for each in exchanges if each.call.startswith("GET ")]),
+        ("checkouts", [each for each in exchanges if each.call == CHECKOUT]),
+        ("requests", exchanges),
+    ):
+        failed = Counter(each.failure for each in chosen if each.failure)
+        measured = f"{failed.total()} of {len(chosen):,}" + (f": {dict(failed)}" if failed else "")
+        stage.promise(f"no failed {what}", measured, bool(chosen) and not failed)
+    if stage.length.full:
+        stage.promise(f"at least {ENOUGH:,} requests", f"{stage.client.sent:,}", stage.client.sent >= ENOUGH)
+
+
+def _all_came_to_an_end(stage: OnCluster) -> None:
+    """Note that what failed was refused clearly, repeated, and in the end done."""
+    failed = Counter(each.failure for each in stage.client.exchanges if each.failure)
+    clear = {"no answer", *map(str, FOR_NOW)}
+    unclear = [kind for kind in failed if kind not in clear]
+    stage.promise("what failed says that it may be repeated", f"{dict(failed) or 'nothing failed'}", not unclear)
+    open_still = len(stage.floor.unresolved)
+    stage.promise(
+        "0 failed after the client's own repetition, with its key", f"{open_still} unresolved", not open_still
+    )
+    recovered_s = stage.recovered_s() or 0.0
+    stage.promise(
+        f"quiet {QUIET_WITHIN_S:.0f} s after the last harm",
+        f"the last failure came after {recovered_s:.1f} s",
+        recovered_s <= QUIET_WITHIN_S,
+        of_time=True,
+    )
+
+
+# Rollout
+
+
+async def _rollout(stage: OnCluster) -> None:
+    cluster = stage.platform
+    for service in SERVICES:
+        with stage.harm(f"rolling restart of {service}"):
+            await cluster.do("rollout", "restart", f"deployment/{service}")
+            await cluster.settled()
+    images = await _new_images(cluster)
+    for service, image in images.items():
+        with stage.harm(f"new image of {service}"):
+            await cluster.do("set", "image", f"deployment/{service}", f"*={image}")
+            await cluster.settled()
+    for service in images:
+        with stage.harm(f"rollback of {service}"):
+            await cluster.do("rollout", "undo", f"deployment/{service}")
+            await cluster.settled()
+
+
+async def _new_images(cluster: Cluster) -> Mapping[str, str]:
+    """Bring each service's image to the nodes under a new name, as a release would."""
+    kind = cluster.target.kind_cluster
+    if kind is None:
+        raise NotHere("a new image is brought to the nodes of a kind cluster only")
+    images: dict[str, str] = {}
+    for service in SERVICES:
+        path = "{.spec.template.spec.containers[0].image}"
+        now = await cluster.do("get", f"deployment/{service}", f"--output=jsonpath={path}")
+        images[service] = f"souk/{service}:drilled"
+        await asyncio.to_thread(run, ("docker", "tag", now.strip(), images[service]))
+    command = ("kind", "load", "docker-image", f"--name={kind}", *images.values())
+    await asyncio.to_thread(lambda: run(command, timeout_s=600))
+    return images
+
+
+async def rollout(stage: OnCluster) -> None:
+    """Restart all services pod by pod, then give each a new image, and take it back."""
+
+    async def harm(_: OnCluster) -> None:
+        await _until_enough(stage, lambda: _rollout(stage))
+
+    await storm(stage, harm)
+    _nothing_failed(stage)
+
+
+# Drain
+
+
+async def _drain(stage: OnCluster) -> None:
+    cluster = stage.platform
+    for node in await cluster.workers():
+        with stage.harm(f"drain of {node}"):
+            try:
+                await cluster.do("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
+                await cluster.settled()
+            finally:
+                await cluster.do("uncordon", node)
+        await asyncio.sleep(5)
+
+
+async def drain(stage: OnCluster) -> None:
+    """Empty each worker in turn, as for its maintenance."""
+
+    async def harm(_: OnCluster) -> None:
+        await _until_enough(stage, lambda: _drain(stage))
+
+    await storm(stage, harm)
+    _nothing_failed(stage)
+
+
+# Kills
+
+
+async def pod_kill(stage: OnCluster) -> None:
+    """Kill a pod of each service and of the edge, again and again, without a word to it."""
+
+    async def harm(_: OnCluster) -> None:
+        until_s = stage.now_s() + stage.length.seconds
+        while stage.now_s() < until_s:
+            for workload in (*SERVICES, EDGE):
+                await _kill(stage, workload)
+                await stage.platform.settled()
+
+    await storm(stage, harm)
+    killed = Counter(each.what for each in stage.harms)
+    stage.promise("a pod of each was killed", f"{dict(killed)}", len(killed) == len(SERVICES) + 1)
+    _all_came_to_an_end(stage)
+
+
+async def _kill(stage: OnCluster, workload: str) -> None:
+    pods = await stage.platform.pods(workload)
+    pod = stage.random.choice(sorted(each["metadata"]["name"] for each in pods))
+    with stage.harm(f"a pod of {workload} killed"):
+        await stage.platform.do("delete", f"pod/{pod}", "--grace-period=0", "--force", "--wait=false")
+
+
+async def node_loss(stage: OnCluster) -> None:
+    """Stop a worker's container as if its power had failed, and start it again later."""
+    cluster = stage.platform
+    if cluster.target.kind_cluster is None:
+        raise NotHere("a node is stopped in a kind cluster only")
+    counts = {node: len(await _pods_on(cluster, node)) for node in await cluster.workers()}
+    node = max(counts, key=lambda each: counts[each])
+
+    async def harm(_: OnCluster) -> None:
+        try:
+            with stage.harm(f"{node} is gone, with {counts[node]} pods"):
+                await asyncio.to_thread(run, ("docker", "kill", node))
+                await asyncio.sleep(NODE_GONE_S)
+        finally:
+            await asyncio.to_thread(run, ("docker", "start", node))
+        await cluster.do("wait", f"node/{node}", "--for=condition=Ready", f"--timeout={NODE_BACK_WITHIN_S:.0f}s")
+        await cluster.settled()
+
+    await storm(stage, harm)
+    _all_came_to_an_end(stage)
+    (gone,) = stage.harms
+    last_s = max((each.ended_at_s for each in stage.during(gone.began_s, gone.ended_s) if each.failure), default=None)
+    quiet_s = 0.0 if last_s is None else last_s - gone.began_s
+    stage.promise(
+        f"quiet {QUIET_WITHIN_S:.0f} s after the node is gone, though it stays so",
+        f"the last failure came after {quiet_s:.1f} s",
+        quiet_s <= QUIET_WITHIN_S,
+        of_time=True,
+    )
+
+
+async def _pods_on(cluster: Cluster, node: str) -> list[str]:
+    found = await cluster.do("get", "pods", f"--field-selector=spec.nodeName={node}", "--output=name")
+    return found.split()
+
+
+async def database_restart(stage: OnCluster) -> None:
+    """Restart the database's pod with notice, and then without."""
+    cluster = stage.platform
+
+    async def harm(_: OnCluster) -> None:
+        for what, options in (
+            ("PostgreSQL restarted", ()),
+            ("PostgreSQL killed", ("--grace-period=0", "--force")),
+        ):
+            with stage.harm(what):
+                await cluster.do("delete", f"pod/{POSTGRES}-0", *options)
+                await cluster.settled()
+            await asyncio.sleep(stage.length.seconds / 2)
+
+    await storm(stage, harm)
+    failed = Counter(each.failure for each in stage.client.exchanges if each.failure)
+    stage.promise("requests were refused while the database was away", f"{dict(failed)}", failed["503"] > 0)
+    silent = sum(each.failure == "503" and not each.retry_after for each in stage.client.exchanges)
+    stage.promise("each 503 says when to come back", f"{silent} without Retry-After", silent == 0)
+    _all_came_to_an_end(stage)
+
+
+# Scale
+
+
+async def scale(stage: OnCluster) -> None:
+    """Let each autoscaler have more replicas at once, see whether they take their share, and give them back."""
+    cluster = stage.platform
+    rows: list[Sequence[str]] = []
+
+    async def harm(_: OnCluster) -> None:
+        limits = await _limits(cluster)
+        try:
+            for service, (least, most) in limits.items():
+                with stage.harm(f"{service} from {least} to {most} replicas"):
+                    await _bound(cluster, service, most)
+                    pods = await cluster.at_least(most, service)
+                    await asyncio.sleep(SHARES_WITHIN_S)
+                    before = await _served(cluster, service, [each["metadata"]["name"] for each in pods])
+                    await asyncio.sleep(SHARES_WITHIN_S)
+                    after = await _served(cluster, service, list(before))
+                counts = sorted(after[name] - before[name] for name in before)
+                rows.append((service, f"{least} to {most}", ", ".join(f"{count:.0f}" for count in counts)))
+                mean = sum(counts) / len(counts)
+                stage.promise(
+                    f"{SHARES_WITHIN_S:.0f} s after they are ready the replicas of {service} share its requests",
+                    f"the least has {counts[0] / mean:.0%} of the mean, the most {counts[-1] / mean:.0%}",
+                    counts[0] >= mean / 2,
+                )
+        finally:
+            for service, (least, _most) in limits.items():
+                await _bound(cluster, service, least)
+        with stage.harm("as many replicas as before"):
+            for service, (least, _most) in limits.items():
+                await cluster.do("scale", f"deployment/{service}", f"--replicas={least}")
+            await cluster.settled()
+
+    await storm(stage, harm)
+    stage.tables.append(Table("Requests of each replica", ("service", "replicas", f"in {SHARES_WITHIN_S:.0f} s"), rows))
+    _nothing_failed(stage)
+
+
+async def _limits(cluster: Cluster) -> dict[str, tuple[int, int]]:
+    """How few and how many replicas each autoscaler allows."""
+    found = await asyncio.to_thread(cluster.kubectl.items, "horizontalpodautoscalers")
+    limits = {
+        each["spec"]["scaleTargetRef"]["name"]: (each["spec"]["minReplicas"], each["spec"]["maxReplicas"])
+        for each in found
+    }
+    if not limits:
+        raise PlatformError("there is no HorizontalPodAutoscaler")
+    return {service: limits[service] for service in SERVICES if service in limits}
+
+
+async def _bound(cluster: Cluster, service: str, least: int) -> None:
+    await cluster.do("patch", f"horizontalpodautoscaler/{service}", f'--patch={{"spec":{{"minReplicas":{least}}}}}')
+
+
+async def _served(cluster: Cluster, service: str, names: Sequence[str]) -> dict[str, float]:
+    """How many requests each of these pods has served so far."""
+    served: dict[str, float] = {}
+    async with httpx2.AsyncClient() as client:
+        for pod in await cluster.pods(service):
+            name = pod["metadata"]["name"]
+            if name in names:
+                async with cluster.pod_reached(pod, service) as origin:
+                    lines = (await client.get(f"{origin}/metrics")).text.splitlines()
+                counts = [line for line in lines if line.startswith("http_requests_total{")]
+                served[name] = sum(float(line.rpartition(" ")[2]) for line in counts)
+    return served
+
+
+CLUSTER_DRILLS = (
+    Drill(
+        "rollout",
+        "All four services are restarted pod by pod, get a new image and lose it again, under load: no request fails.",
+        60,
+        rollout,
+        in_cluster(),
+    ),
+    Drill("drain", "Each worker in turn is drained, under load: no request fails.", 60, drain, in_cluster()),
+    Drill(
+        "pod-kill",
+        "Pods of each service and of the edge are killed: what fails is repeated by its client, with its key.",
+        60,
+        pod_kill,
+        in_cluster(),
+    ),
+    Drill(
+        "node-loss",
+        "A worker is gone, with all its pods, and comes back: what fails is repeated by its client, with its key.",
+        75,
+        node_loss,
+        in_cluster(),
+    ),
+    Drill(
+        "database-restart",
+        "PostgreSQL is restarted, then killed: clear refusals meanwhile, and no restart of any service.",
+        20,
+        database_restart,
+        in_cluster(),
+    ),
+    Drill(
+        "scale",
+        "Each service gets as many replicas as it may have, and loses them: the new ones take their share.",
+        60,
+        scale,
+        in_cluster(),
+    ),
+)
+"""Drills of the platform that `make deploy` brought into a cluster."""
