@@ -22,12 +22,12 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test check format openapi audit drill drills bench
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check format openapi audit drill drills bench
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ The shop
 run: $(RUNTIME) ## Run the whole shop at 127.0.0.1 until Ctrl-C (PORT=8000 DATA=var)
@@ -64,6 +64,9 @@ restore: $(RUNTIME) ## Put a backup into a cluster whose shop is empty (FROM=bac
 ##@ Changing it
 test: $(DEVELOPMENT) ## Run the tests (T=path runs one file, folder or test)
 	@$(BIN)/pytest $(T)
+
+test-cluster: $(DEVELOPMENT) ## Run the tests of the shop that `make deploy` brought into a cluster (T=path)
+	@$(BIN)/pytest -n0 -p no:randomly -m cluster -rs $(or $(T),tests/cluster)
 
 check: $(DEVELOPMENT) ## Check format, lint, types, imports and the OpenAPI documents
 	$(BIN)/ruff format --check .

@@ -1,0 +1,108 @@
+"""The Ingress from outside: each prefix reaches its service and no other, by either scheme; nothing else gets in."""
+
+import socket
+import ssl
+from collections.abc import Mapping
+
+import httpx2
+import pytest
+
+from drills.cluster import Cluster
+from tests.cluster.test_services import more_each, served
+
+pytestmark = pytest.mark.cluster
+
+PREFIXES: Mapping[str, tuple[str, int]] = {
+    "/api/v1/users/me": ("user", 401),
+    "/docs/user": ("user", 200),
+    "/docs": ("user", 200),
+    "/api/v1/products?limit=1": ("product", 200),
+    "/api/v1/categories": ("product", 200),
+    "/docs/product": ("product", 200),
+    "/api/v1/payments": ("payment", 401),
+    "/docs/payment": ("payment", 200),
+    "/api/v1/cart": ("order", 401),
+    "/api/v1/orders": ("order", 401),
+    "/docs/order": ("order", 200),
+}
+SERVICES = ("user", "product", "payment", "order")
+REQUESTS = 7
+
+
+@pytest.fixture(params=["http", "https"])
+def origin(request: pytest.FixtureRequest, cluster: Cluster) -> str:
+    """Where the edge answers, by either scheme."""
+    port = cluster.target.http_port if request.param == "http" else cluster.target.https_port
+    return f"{request.param}://localhost:{port}"
+
+
+@pytest.fixture
+async def edge(origin: str, authority: ssl.SSLContext) -> httpx2.AsyncClient:
+    """A client of the edge that believes the local authority only."""
+    return httpx2.AsyncClient(base_url=origin, verify=authority, timeout=10)
+
+
+@pytest.mark.parametrize("path", PREFIXES)
+async def test_a_prefix_reaches_its_service_and_no_other(cluster: Cluster, edge: httpx2.AsyncClient, path: str) -> None:
+    service, status = PREFIXES[path]
+    before = {name: await served(cluster, name) for name in SERVICES}
+    async with edge:
+        for _ in range(REQUESTS):
+            assert (await edge.get(path)).status_code == status
+    after = {name: await served(cluster, name) for name in SERVICES}
+    more = {name: sum((await more_each(before[name], after[name])).values()) for name in SERVICES}
+    assert more[service] >= REQUESTS
+    assert all(count < REQUESTS for name, count in more.items() if name != service), more
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/internal/v1/audit", "/internal/v1/quotes", "/metrics", "/livez", "/readyz", "/api", "/api/v1", "/api/v1/",
+        "/api/v1/usersfoo", "/api/v1/products-of", "/docsx", "/ping", "/dashboard/", "/api/rawdata", "/.well-known/x",
+        "/api/v1/../../metrics", "//metrics", "/%2e%2e/metrics",
+    ],
+)  # fmt: skip
+async def test_nothing_else_gets_in(edge: httpx2.AsyncClient, path: str) -> None:
+    async with edge:
+        answer = await edge.get(path)
+    assert answer.status_code in {400, 404}
+    assert "souk_" not in answer.text
+
+
+async def test_the_root_leads_to_the_documentation(edge: httpx2.AsyncClient) -> None:
+    async with edge:
+        answer = await edge.get("/")
+        assert answer.is_redirect
+        assert httpx2.URL(answer.headers["location"]).path == "/docs"
+        assert (await edge.get("/", follow_redirects=True)).status_code == 200
+
+
+async def test_a_redirect_names_the_host_by_which_the_client_came(edge: httpx2.AsyncClient) -> None:
+    async with edge:
+        answer = await edge.get("/", follow_redirects=True)
+        assert answer.url.host == "localhost"
+        assert answer.url.port == edge.base_url.port
+        assert answer.url.scheme == edge.base_url.scheme
+
+
+async def test_the_certificate_is_of_the_local_authority_and_names_the_host(
+    cluster: Cluster, authority: ssl.SSLContext
+) -> None:
+    port = cluster.target.https_port
+    async with httpx2.AsyncClient(verify=authority, timeout=10) as client:
+        for host in ("localhost", "127.0.0.1"):
+            assert (await client.get(f"https://{host}:{port}/api/v1/categories")).status_code == 200
+    async with httpx2.AsyncClient(timeout=10) as stranger:
+        with pytest.raises(httpx2.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await stranger.get(f"https://localhost:{port}/api/v1/categories")
+
+
+def test_http_2_is_spoken(cluster: Cluster, authority: ssl.SSLContext) -> None:
+    authority.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("localhost", cluster.target.https_port), timeout=5) as plain,
+        authority.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        assert tls.selected_alpn_protocol() == "h2"
+        assert tls.version() == "TLSv1.3"

@@ -1,0 +1,76 @@
+"""nginx and HAProxy in front of the node ports: all nodes get requests, and one that is dead is taken out."""
+
+import asyncio
+from collections.abc import Generator
+
+import httpx2
+import pytest
+
+from chassis.migrations import ROOT
+from deploy.commands import run
+from drills.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+COMPOSE = ("docker", "compose", f"--file={ROOT / 'k8s/load-balancers/compose.yml'}")
+ORIGINS = {"nginx": "http://127.0.0.1:8090", "haproxy": "http://127.0.0.1:8091"}
+STATISTICS = "http://127.0.0.1:8092/;csv"
+REQUESTS = 40
+NOTICED_WITHIN_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def balancers(cluster: Cluster) -> Generator[None]:
+    """Both, in front of the cluster."""
+    if cluster.target.kind_cluster != "souk":
+        pytest.skip("their configuration names the nodes of the kind cluster souk")
+    run((*COMPOSE, "up", "--detach", "--wait"), timeout_s=120)
+    try:
+        yield
+    finally:
+        run((*COMPOSE, "down"), timeout_s=60)
+
+
+async def answered(client: httpx2.AsyncClient, origin: str, times: int) -> list[int]:
+    """The statuses of so many requests, one after the other."""
+    return [(await client.get(f"{origin}/api/v1/categories")).status_code for _ in range(times)]
+
+
+@pytest.mark.usefixtures("balancers")
+@pytest.mark.parametrize("name", ORIGINS)
+async def test_the_shop_answers_through_it(client: httpx2.AsyncClient, name: str) -> None:
+    assert await answered(client, ORIGINS[name], REQUESTS) == [200] * REQUESTS
+    assert (await client.get(f"{ORIGINS[name]}/metrics")).status_code == 404
+    assert (await client.post(f"{ORIGINS[name]}/api/v1/auth/token", data={})).status_code == 422
+
+
+async def states(client: httpx2.AsyncClient) -> dict[str, str]:
+    """Each node as HAProxy sees it, such as `UP`."""
+    head, *lines = (await client.get(STATISTICS)).text.splitlines()
+    columns = head.removeprefix("# ").split(",")
+    rows = [dict(zip(columns, line.split(","), strict=False)) for line in lines]
+    return {row["svname"]: row["status"] for row in rows if row["pxname"] == "nodes" and row["svname"] != "BACKEND"}
+
+
+async def until(client: httpx2.AsyncClient, node: str, state: str) -> None:
+    """Wait until HAProxy sees a node so; raises TimeoutError."""
+    async with asyncio.timeout(NOTICED_WITHIN_S):
+        while not (await states(client))[node].startswith(state):
+            await client.get(f"{ORIGINS['haproxy']}/api/v1/categories")  # and it looks every second by itself
+
+
+@pytest.mark.usefixtures("balancers")
+async def test_a_dead_node_is_taken_out_and_comes_back(cluster: Cluster, client: httpx2.AsyncClient) -> None:
+    await until(client, "worker3", "UP")
+    # Its network fails, not its power: the pods on it stay, so that nothing else changes.
+    await asyncio.to_thread(run, ("docker", "pause", "souk-worker3"))
+    try:
+        await until(client, "worker3", "DOWN")
+        for name, origin in ORIGINS.items():
+            statuses = await answered(client, origin, REQUESTS)
+            print(f"{name}, with a dead node: {statuses.count(200)} of {REQUESTS} answered")
+            assert statuses == [200] * REQUESTS
+    finally:
+        await asyncio.to_thread(run, ("docker", "unpause", "souk-worker3"))
+    await until(client, "worker3", "UP")
+    await cluster.settled()
