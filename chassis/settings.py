@@ -65,8 +65,8 @@ class ServiceSettings(BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(refuse_placeholder_password)]
     """postgresql://role:password@host/database, or with `?host=/folder` for a Unix socket."""
     database_pool_size: int = Field(default=10, ge=1)
-    database_acquire_timeout_s: float = 2.0
-    """How long a request waits for a connection before it is refused with 503."""
+    database_acquire_timeout_s: float = 1.5
+    """How long a request waits for a connection before it is refused with 503: within 2 s of its coming."""
     database_statement_timeout_s: float = 5.0
 
     service_key: Secret

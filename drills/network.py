@@ -157,7 +157,7 @@ class _Caller(_End):
 
     def _next_request(self) -> None:
         self._held = b""
-        self._streamed = self._whole = False
+        self._streamed = self._whole = self._pipelined = False
         self._parser = httptools.HttpRequestParser(self)
 
     def opposite(self) -> _End | None:
@@ -181,6 +181,9 @@ class _Caller(_End):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.reset()
             return
+        if self._pipelined:
+            self.reset()
+            return
         self.method = self._parser.get_method()
         if self._streamed and self.target is not None:
             self.target.write(data)
@@ -190,6 +193,9 @@ class _Caller(_End):
                 self._decide()
         if self._whole and self._streamed:
             self._next_request()
+
+    def on_message_begin(self) -> None:
+        self._pipelined = self._whole
 
     def on_message_complete(self) -> None:
         self._whole = True

@@ -226,6 +226,9 @@ def markdown(folder: Path) -> str:
             ("promise", "measured", "kept"),
             [(each["text"], each["measured"], "yes" if each["kept"] else "no") for each in each["promises"]],
         )
+        + "".join(
+            f"\n{table['title']}:\n\n{_markdown_table(table['columns'], table['rows'])}" for table in each["tables"]
+        )
         for each in found
     ]
     machine, versions = (found[0]["machine"], found[0]["versions"]) if found else ("", "")
@@ -516,7 +519,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _harm_in_words(harms: Sequence[Summary]) -> str:
     kinds = Counter[str](each["what"] for each in harms).most_common()
-    named = [what if count == 1 else f"{count} times {what}" for what, count in kinds[:MOST_KINDS_OF_HARM]]
+    named = [what if count == 1 else f"{what} ({count})" for what, count in kinds[:MOST_KINDS_OF_HARM]]
     if len(kinds) > MOST_KINDS_OF_HARM:
         named.append(f"{sum(count for _, count in kinds[MOST_KINDS_OF_HARM:])} of other kinds")
     return ", ".join(named) or "none"

@@ -244,7 +244,7 @@ async def _rush(stage: Stage, generator: Generator, before: float) -> Rush:
     """Offer five times the capacity, and measure the capacity again at once."""
     await generator.connect()
     began_s = stage.now_s()
-    with stage.harm(f"{FACTOR} times the capacity"):
+    with stage.harm(f"a rush of {FACTOR} times the capacity"):
         sent = await _open_loop(generator, before * FACTOR, stage.length.seconds / RUSHES)
     took_s = stage.now_s() - began_s
     return Rush(

@@ -7,7 +7,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Self
@@ -49,7 +49,7 @@ CLOSED, RESET = "closed", "reset"
 SEED = 7
 LINKS = 100
 """As many as there are tests here, or more: each test has one of its own."""
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 EARLY_S = 0.01
 """By how much a timer may be early: clocks tick in milliseconds."""
 
@@ -68,6 +68,8 @@ class Replica:
         self.answer: Answer = replies
         self.asked: list[bytes] = []
         self.connections = 0
+        self.lost = 0
+        """Connections that their other end has closed or reset."""
         self._news = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,26 +87,38 @@ class Replica:
         self._tasks.add(asyncio.create_task(self._serve(reader, writer)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The proxy closes, or resets, its connection when it is done with it.
-        with suppress(asyncio.IncompleteReadError, ConnectionError), closing(writer):
-            request = b""
-            while b"connection: close" not in request:
-                request = await reader.readuntil(b"\r\n\r\n")
-                fields = dict(line.split(b": ") for line in request.lower().split(b"\r\n")[1:-2])
-                if b"transfer-encoding" in fields:
-                    while not request.endswith(b"\r\n0\r\n\r\n"):
-                        request += await reader.readuntil(b"\r\n")
-                request += await reader.readexactly(int(fields.get(b"content-length", b"0")))
+        with closing(writer):
+            try:
+                await self._answer_all(reader, writer)
+            except (asyncio.IncompleteReadError, ConnectionError):
                 async with self._news:
-                    self.asked.append(request)
+                    self.lost += 1
                     self._news.notify_all()
-                await self.answer(writer, request)
-                await writer.drain()
+
+    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = b""
+        while b"connection: close" not in request:
+            request = await reader.readuntil(b"\r\n\r\n")
+            fields = dict(line.split(b": ") for line in request.lower().split(b"\r\n")[1:-2])
+            if b"transfer-encoding" in fields:
+                while not request.endswith(b"\r\n0\r\n\r\n"):
+                    request += await reader.readuntil(b"\r\n")
+            request += await reader.readexactly(int(fields.get(b"content-length", b"0")))
+            async with self._news:
+                self.asked.append(request)
+                self._news.notify_all()
+            await self.answer(writer, request)
+            await writer.drain()
 
     async def has(self, number: int) -> None:
         """Wait until as many requests came."""
         async with asyncio.timeout(PATIENCE_S), self._news:
             await self._news.wait_for(lambda: len(self.asked) >= number)
+
+    async def has_lost(self, number: int) -> None:
+        """Wait until as many connections were lost."""
+        async with asyncio.timeout(PATIENCE_S), self._news:
+            await self._news.wait_for(lambda: self.lost >= number)
 
 
 class Caller:
@@ -116,13 +130,14 @@ class Caller:
         self._socket.setblocking(False)
 
     async def __aenter__(self) -> Self:
-        await asyncio.get_running_loop().sock_connect(self._socket, ("127.0.0.1", self._port))
+        try:
+            await asyncio.get_running_loop().sock_connect(self._socket, ("127.0.0.1", self._port))
+        except OSError:
+            self._socket.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         self._socket.close()
 
     async def send(self, data: bytes) -> None:
@@ -130,13 +145,10 @@ class Caller:
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def read(self, size: int) -> bytes:
-        """What comes next, which has at most this size; less if the connection ends before."""
+        """As much of what comes next; less if the connection is closed before."""
         read = bytearray()
-        async with asyncio.timeout(PATIENCE_S):
-            while len(read) < size and (
-                data := await asyncio.get_running_loop().sock_recv(self._socket, size - len(read))
-            ):
-                read += data
+        while len(read) < size and (data := await self._receive(size - len(read))):
+            read += data
         return bytes(read)
 
     async def ask(self, request: bytes = GET) -> bytes:
@@ -148,21 +160,25 @@ class Caller:
         """What comes until the connection ends, and how it does."""
         came = bytearray()
         try:
-            while data := await self.read(1):
+            while data := await self._receive(2**16):
                 came += data
         except ConnectionResetError:
             return bytes(came), RESET
         return bytes(came), CLOSED
 
+    async def _receive(self, most: int) -> bytes:
+        async with asyncio.timeout(PATIENCE_S):
+            return await asyncio.get_running_loop().sock_recv(self._socket, most)
+
 
 async def ask(link: Link, request: bytes = LAST) -> tuple[bytes, str]:
     """What comes after a request on a connection of its own, and how the connection ends."""
-    async with Caller(link) as caller:
-        try:
+    try:
+        async with Caller(link) as caller:
             await caller.send(request)
-        except ConnectionResetError:
-            return b"", RESET
-        return await caller.end()
+            return await caller.end()
+    except ConnectionResetError:  # before all was sent
+        return b"", RESET
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,6 +430,13 @@ async def test_where_the_connection_is_closed_without_a_reply_so_is_that_of_the_
     assert await ask(link, GET) == (b"", CLOSED)
 
 
+async def test_with_a_caller_goes_its_connection_behind_the_link(link: Link, replica: Replica) -> None:
+    async with Caller(link) as caller:
+        assert await caller.ask() == REPLY
+        assert replica.lost == 0
+    await replica.has_lost(1)
+
+
 async def test_a_caller_that_sends_a_request_before_its_reply_is_reset(
     network: Network, link: Link, replica: Replica
 ) -> None:
@@ -519,6 +542,7 @@ async def test_a_duplicated_request_arrives_twice_and_its_caller_sees_one_reply(
         await caller.send(request[-2:])
         assert await caller.read(len(REPLY)) == REPLY
         await replica.has(2)
+        await replica.has_lost(1)  # that of the copy
         await network.set("clear", links=link.name)
         await caller.send(LAST)
         assert await caller.end() == (REPLY, CLOSED)
@@ -568,6 +592,24 @@ async def test_a_request_too_long_to_be_held_passes_whatever_its_fate(
         assert await caller.ask(LAST) == REPLY
     assert replica.asked == [request, LAST]
     assert (await network.counts())[link.name] == Counter({PASSED: 2})
+
+
+async def test_a_request_too_long_to_be_held_is_passed_on_before_it_is_complete(
+    network: Network, link: Link, replica: Replica
+) -> None:
+    request = post(bytes(MOST_HELD_BYTES))
+    async with Caller(link) as caller:
+        await caller.send(request[:-1])
+        await counted(network, link, PASSED, 1)
+        assert await caller.ask(request[-1:]) == REPLY
+    assert replica.asked == [request]
+
+
+async def test_only_a_faulty_link_draws_fates(network: Network, link: Link, replica: Replica) -> None:
+    for mode in ("clear", "slow"):
+        await network.set(mode, links=link.name, fates={UNDELIVERED: 1})
+        assert await ask(link) == (REPLY, CLOSED)
+    assert len(replica.asked) == 2
 
 
 async def test_the_fate_of_a_request_does_not_befall_the_next_on_its_connection(
@@ -723,9 +765,9 @@ async def test_each_link_has_counts_of_its_own(network: Network, link: Link, rep
 
 async def test_commands_may_be_given_at_once(network: Network, link: Link, replica: Replica) -> None:
     await ask(link)
-    commands = [network.set("slow", links=link.name, seconds=0.01) for _ in range(5)]
-    counts, *_ = await asyncio.gather(network.counts(), *commands, network.counts())
-    assert counts[link.name] == Counter({PASSED: 1})
+    counts = asyncio.gather(*(network.counts() for _ in range(5)))
+    await asyncio.gather(*(network.set("slow", links=link.name, seconds=0.01) for _ in range(5)))
+    assert [each[link.name] for each in await counts] == [Counter({PASSED: 1})] * 5
     await ask(link)
     assert (await network.counts())[link.name] == Counter({PASSED: 2, SLOWED: 1})
     assert len(replica.asked) == 2
@@ -757,7 +799,7 @@ async def test_the_nth_request_of_a_link_has_the_same_fate_in_every_run(link: Li
 
 
 def test_another_seed_and_another_link_have_other_fates() -> None:
-    fates = dict.fromkeys(FATES, 1 / len(FATES))
+    fates = {str(fate): 1 / len(FATES) for fate in FATES}
     runs = [
         [fate_of(seed, name, number, fates) for number in range(50)]
         for seed in (1, 2)
@@ -769,10 +811,10 @@ def test_another_seed_and_another_link_have_other_fates() -> None:
 
 
 def test_fates_are_as_frequent_as_they_are_probable() -> None:
-    fates = {DELAYED: 0.02, REPLY_DROPPED: 0.01, REPLY_RESET: 0.3, UNDELIVERED: 0.1, DUPLICATED: 0.2}
+    fates: dict[str, float] = {DELAYED: 0.02, REPLY_DROPPED: 0.01, REPLY_RESET: 0.3, UNDELIVERED: 0.1, DUPLICATED: 0.2}
     draws = [fate_of(SEED, "edge->order-1", number, fates) for number in range(10_000)]
     found = Counter(fate for fate, _ in draws)
-    for fate, probability in {**fates, PASSED: 1 - sum(fates.values())}.items():
+    for fate, probability in (fates | {PASSED: 1 - sum(fates.values())}).items():
         deviation = (10_000 * probability * (1 - probability)) ** 0.5
         assert found[fate] == pytest.approx(10_000 * probability, abs=3 * deviation)
     shortest_s, longest_s = DELAY_S
@@ -837,6 +879,7 @@ async def test_a_proxy_ends_by_itself_and_in_silence_when_its_commands_end(link:
     assert await process.stdout.readline() == b"{}\n"
     async with Caller(own) as caller:
         assert await caller.ask() == REPLY
+        process.stdin.close()
         async with asyncio.timeout(PATIENCE_S):
             answered, said = await process.communicate()
         assert (await caller.end())[0] == b""

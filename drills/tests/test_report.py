@@ -248,14 +248,14 @@ def test_an_index_of_nothing_does_not_pass(tmp_path: Path) -> None:
 
 def test_the_page_for_the_docs_has_a_row_and_a_section_for_each_report(tmp_path: Path) -> None:
     harms = [Harm(what, 20, 20) for what in ("a", "a", "b", "c", "d|e", "f", "g")]
-    report.write(storm(name="kill", harms=harms, recovered_s=2.0, violations=["lost"]), tmp_path)
+    report.write(storm(name="kill", harms=harms, recovered_s=2.0, violations=["lost"], tables=[PROBES]), tmp_path)
     report.write(storm(name="outage"), tmp_path)
     lines = report.markdown(tmp_path).splitlines()
     assert lines[2].endswith(": 1 of 2 drills passed.")
     at = lines.index("| drill | harm done | requests | failed | orders | recovery | oracle and audit |")
     assert lines[at + 1 : at + 4] == [
         "| --- | --- | ---: | --- | --- | --- | --- |",
-        "| [kill](#kill) | 2 times a, b, c, d/e, 2 of other kinds | 600 | 503 (40), no answer (20)"
+        "| [kill](#kill) | a (2), b, c, d/e, 2 of other kinds | 600 | 503 (40), no answer (20)"
         " | confirmed (9), rejected (2), cancelled (1) | 2.0 s | 1 violations |",
         "| [outage](#outage) | payment down | 600 | 503 (40), no answer (20)"
         " | confirmed (9), rejected (2), cancelled (1) | at once | clean |",
@@ -264,6 +264,11 @@ def test_the_page_for_the_docs_has_a_row_and_a_section_for_each_report(tmp_path:
     assert lines[at + 2] == "Payment is down for 30 s. **FAILED** in 62 s."
     assert lines[at + 4] == "`make drill NAME=storm`, 2026-11-25T02:00:00Z"
     assert lines[at + 8] == "| 503 within 2 s | 1.4 s | yes |"
+    assert lines[at + 10] == "Probes:"
+    assert lines[at + 12 : at + 15] == ["| probe | answered |", "| --- | --- |", "| /livez | 64 |"]
+
+
+PROBES = Table("Probes", ("probe", "answered"), [("/livez", "64")])
 
 
 def storm(**changed: Any) -> Evidence:

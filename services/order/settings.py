@@ -13,7 +13,7 @@ class OrderSettings(ServiceSettings):
     payment_url: Origins = "http://127.0.0.1:8003"
     checkout_budget_s: float = 5.0
     """How long `POST /api/v1/orders` waits for an outcome before it answers 202."""
-    max_checkouts: int = Field(default=16, ge=1)
+    max_checkouts: int = Field(default=12, ge=1)
     """`POST /api/v1/orders` served at once, counted apart from other requests."""
     lease_s: float = 10.0
     """How long an order belongs to the replica that works on it; any other may take it up then."""
