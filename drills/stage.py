@@ -27,7 +27,7 @@ from chassis.secrets import AUDIT
 from chassis.settings import ServiceSettings
 from drills import audit
 from drills.client import Answer, Client
-from drills.evidence import Evidence, Exchange, Harm, Promise, Table
+from drills.evidence import REFUSED_FOR_NOW, Evidence, Exchange, Harm, Promise, Table
 from drills.oracle import disagreements
 from drills.platform import Ground, Platform, Topology
 from drills.shoppers import Floor, Keeper, Shopper
@@ -124,6 +124,24 @@ class Stage(Generic[G]):
     def promise(self, text: str, measured: str, kept: bool, *, of_time: bool = False) -> None:
         """Note a promise and what was measured; one `of_time` is judged in a full run only."""
         self.promises.append(Promise(text, measured, kept, judged=self.length.full or not of_time))
+
+    def promise_clear_refusals(self) -> None:
+        """Note that each 503 told its client when to come back."""
+        silent = sum(each.failure == REFUSED_FOR_NOW and not each.retry_after for each in self.client.exchanges)
+        self.promise("each 503 says when to come back", f"{silent} without Retry-After", silent == 0)
+
+    def promise_recovery(self, within_s: float, event: str, recovered_s: float | None = None) -> None:
+        """Note that nothing failed any more so many seconds after an event, such as `the database is back`: the end of
+        the last harm, where `recovered_s` is not measured otherwise.
+        """
+        if recovered_s is None:
+            recovered_s = self.recovered_s() or 0.0
+        self.promise(
+            f"nothing fails {within_s:.0f} s after {event}",
+            f"the last failure came after {recovered_s:.1f} s",
+            recovered_s <= within_s,
+            of_time=True,
+        )
 
     def say(self, line: str) -> None:
         """Tell whoever watches."""

@@ -63,13 +63,7 @@ def _all_came_to_an_end(stage: OnCluster) -> None:
     stage.promise(
         "0 failed after the client's own repetition, with its key", f"{open_still} unresolved", not open_still
     )
-    recovered_s = stage.recovered_s() or 0.0
-    stage.promise(
-        f"quiet {QUIET_WITHIN_S:.0f} s after the last harm",
-        f"the last failure came after {recovered_s:.1f} s",
-        recovered_s <= QUIET_WITHIN_S,
-        of_time=True,
-    )
+    stage.promise_recovery(QUIET_WITHIN_S, "the last harm")
 
 
 # Rollout
@@ -192,12 +186,7 @@ async def node_loss(stage: OnCluster) -> None:
     (gone,) = stage.harms
     last_s = max((each.ended_at_s for each in stage.during(gone.began_s, gone.ended_s) if each.failure), default=None)
     quiet_s = 0.0 if last_s is None else last_s - gone.began_s
-    stage.promise(
-        f"quiet {QUIET_WITHIN_S:.0f} s after the node is gone, though it stays so",
-        f"the last failure came after {quiet_s:.1f} s",
-        quiet_s <= QUIET_WITHIN_S,
-        of_time=True,
-    )
+    stage.promise_recovery(QUIET_WITHIN_S, "the node is gone, though it stays so", quiet_s)
 
 
 async def _pods_on(cluster: Cluster, node: str) -> list[str]:
@@ -222,8 +211,7 @@ async def database_restart(stage: OnCluster) -> None:
     await storm(stage, harm)
     failed = Counter(each.failure for each in stage.client.exchanges if each.failure)
     stage.promise("requests were refused while the database was away", f"{dict(failed)}", failed["503"] > 0)
-    silent = sum(each.failure == "503" and not each.retry_after for each in stage.client.exchanges)
-    stage.promise("each 503 says when to come back", f"{silent} without Retry-After", silent == 0)
+    stage.promise_clear_refusals()
     _all_came_to_an_end(stage)
 
 

@@ -53,8 +53,7 @@ async def run(stage: Stage) -> None:
     refused = [each for each in down if each.failure == REFUSED_FOR_NOW]
     slowest_s = max((each.seconds for each in refused), default=0.0)
     stage.promise("requests were refused while the database was away", f"{len(refused)} with 503", bool(refused))
-    silent = sum(not each.retry_after for each in refused)
-    stage.promise("each 503 says when to come back", f"{silent} without Retry-After", silent == 0)
+    stage.promise_clear_refusals()
     stage.promise(
         f"a 503 comes within {ANSWERED_WITHIN_S:.0f} s",
         f"at most {slowest_s:.2f} s",
@@ -68,12 +67,7 @@ async def run(stage: Stage) -> None:
     stage.promise("the probes of every replica stand", probes, bool(outage.probes) and fallen == 0)
     ends = [began_s for began_s, _ in outage.spans[1:]] + [stage.now_s()]
     recovered_s = max(_recovered_s(stage, span[1], end_s) for span, end_s in zip(outage.spans, ends, strict=True))
-    stage.promise(
-        f"nothing fails {RECOVERED_WITHIN_S:.0f} s after the database is back",
-        f"the last failure came after {recovered_s:.1f} s",
-        recovered_s <= RECOVERED_WITHIN_S,
-        of_time=True,
-    )
+    stage.promise_recovery(RECOVERED_WITHIN_S, "the database is back", recovered_s)
     same = pids == [replica.process and replica.process.pid for replica in stage.platform.replicas]
     stage.promise("no service was started again", "the same processes" if same else "others", same)
 

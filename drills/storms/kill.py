@@ -36,13 +36,7 @@ def _others(stage: Stage, replica: Replica) -> bool:
 async def run(stage: Stage) -> None:
     """Shop, kill, shop."""
     await storm(stage, harm)
-    recovered_s = stage.recovered_s() or 0.0
-    stage.promise(
-        f"quiet {RECOVERED_WITHIN_S:.0f} s after the last kill",
-        f"{recovered_s:.1f} s",
-        recovered_s <= RECOVERED_WITHIN_S,
-        of_time=True,
-    )
+    stage.promise_recovery(RECOVERED_WITHIN_S, "the last kill")
 
 
 KILL = Drill(

@@ -1,11 +1,12 @@
 """The cluster from within: pods by name, and programs that run in them."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import kr8s.asyncio
 from kr8s.asyncio.objects import Pod
 
+from deploy.commands import Object
 from deploy.target import NAMESPACE
 from drills.cluster import Cluster
 
@@ -57,6 +58,15 @@ class Inside:
             async for pod in self.api.get("pods", namespace=namespace, label_selector=f"app.kubernetes.io/name={name}")
         ]
         return [pod for pod in found if "deletionTimestamp" not in pod.metadata and await pod.ready()]
+
+    async def addresses(self, name: str) -> list[str]:
+        """The addresses of a workload's pods, sorted."""
+        return sorted(str(cast("Object", pod.status)["podIP"]) for pod in await self.pods(name))
+
+    async def image(self, name: str) -> str:
+        """The image of a workload."""
+        pod, *_ = await self.pods(name)
+        return str(cast("Object", pod.spec)["containers"][0]["image"])
 
     async def python(self, pod: Pod, code: str, *arguments: str) -> Any:
         """Run Python in a pod of ours, and return what it printed as JSON."""

@@ -23,7 +23,7 @@ SHELL_CONNECTS = "if timeout 2 bash -c '</dev/tcp/{host}/{port}' 2>/dev/null; th
 
 async def addresses(inside: Inside) -> dict[str, str]:
     """The address of a pod of each workload."""
-    return {name: (await inside.pods(name))[0].status["podIP"] for name in PORTS}
+    return {name: (await inside.addresses(name))[0] for name in PORTS}
 
 
 async def connected(inside: Inside, name: str, pod: Pod, to: dict[str, str]) -> dict[str, str]:
@@ -93,8 +93,7 @@ def stranger(namespace: str, image: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("namespace", [NAMESPACE, "default"])
 async def test_a_pod_of_no_workload_reaches_nobody_but_the_edge(inside: Inside, namespace: str) -> None:
-    image = (await inside.pods("order"))[0].spec["containers"][0]["image"]
-    pod = await Pod(stranger(namespace, image), api=inside.api)
+    pod = await Pod(stranger(namespace, await inside.image("order")), api=inside.api)
     await pod.create()
     try:
         await pod.wait("condition=Ready", timeout=60)

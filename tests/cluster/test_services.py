@@ -50,7 +50,7 @@ async def test_clusterip_one_address_behind_which_all_ready_pods_answer(cluster:
 async def test_headless_the_name_gives_the_address_of_every_pod(inside: Inside) -> None:
     caller, *_ = await inside.pods("order")
     for name in ("user", "product", "payment"):
-        addresses = sorted(pod.status["podIP"] for pod in await inside.pods(name))
+        addresses = await inside.addresses(name)
         assert len(addresses) >= 2
         assert await inside.resolved(caller, f"{name}-headless") == addresses
 
