@@ -22,12 +22,12 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check format openapi audit drill drills bench
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check format openapi audit drill drills cluster-drills bench
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ The shop
 run: $(RUNTIME) ## Run the whole shop at 127.0.0.1 until Ctrl-C (PORT=8000 DATA=var)
@@ -92,6 +92,10 @@ drill: $(DEVELOPMENT) ## Break the platform in one way and prove that nothing wa
 
 drills: $(DEVELOPMENT) ## Break it in every way, into docs/drills.md, about half an hour (SECONDS=20 for short ones)
 	@$(BIN)/python -m drills $(if $(SECONDS),--seconds $(SECONDS),--write) $(if $(SEED),--seed $(SEED))
+
+cluster-drills: $(DEVELOPMENT) ## Break what `make deploy` brought into a cluster, into docs/drills.md, about half an hour
+	@$(BIN)/python -m drills rollout drain pod-kill node-loss database-restart scale \
+		$(if $(SECONDS),--seconds $(SECONDS),--write) $(if $(SEED),--seed $(SEED))
 
 bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine, into docs/benchmarks.md
 	@$(BIN)/python -m bench --write
