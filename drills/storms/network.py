@@ -1,18 +1,24 @@
 """Storms of the network: a replica that is slow and then hangs, and links that drop, reset, delay and repeat."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import httpx2
+
+from chassis.settings import ServiceSettings
 from drills.evidence import Exchange, Table
 from drills.network import DELAYED, DUPLICATED, REPLY_DROPPED, REPLY_RESET, UNDELIVERED, Network
-from drills.platform import Topology
+from drills.platform import NotReady, Topology
 from drills.report import percentile
 from drills.stage import Drill, Length, Stage, processes, storm
 
 CHECKOUT = "POST /api/v1/orders"
 SLOW_S = 2.0
+LOOKED_AT_EVERY_S = 0.2
+POOL: int = ServiceSettings.model_fields["database_pool_size"].default
 SLOW_REPLICA = "order-*->product-1"
 SETTLES_WITHIN_S = 10.0
 FACTOR = 1.5
@@ -42,6 +48,18 @@ def _p99_s(exchanges: list[Exchange]) -> float:
     return percentile(sorted(each.seconds for each in exchanges), 99)
 
 
+async def _pools(stage: Stage, most: Counter[str]) -> None:
+    """Look at the connections to PostgreSQL that each replica uses, again and again, and keep the most of each."""
+    async with httpx2.AsyncClient() as client:
+        while True:
+            for replica in stage.platform.replicas:
+                text = (await client.get(f"{replica.url}/metrics")).text
+                found = re.search(r"^souk_database_connections_in_use ([\d.]+)$", text, re.MULTILINE)
+                assert found is not None
+                most[replica.name] = max(most[replica.name], int(float(found[1])))
+            await asyncio.sleep(LOOKED_AT_EVERY_S)
+
+
 async def slow(stage: Stage) -> None:
     """One replica of product answers two seconds late, and then not at all."""
     stage.floor.methods = QUICK
@@ -51,6 +69,8 @@ async def slow(stage: Stage) -> None:
     calm_s = stage.now_s()
     await asyncio.sleep(stage.length.seconds / 2)
     spans = [("as usual", calm_s, stage.now_s())]
+    most = Counter[str]()
+    looking = asyncio.create_task(_pools(stage, most))
     for mode, seconds in (("slow", SLOW_S), ("hang", 0.0)):
         what = f"product-1 is {seconds:.0f} s slow" if seconds else "product-1 hangs"
         with stage.harm(what):
@@ -61,6 +81,10 @@ async def slow(stage: Stage) -> None:
             spans.append((what, began_s, stage.now_s()))
             await network.set("clear", links=SLOW_REPLICA)
         await asyncio.sleep(5)
+    looking.cancel()
+    (reason,) = await asyncio.gather(looking, return_exceptions=True)
+    if not isinstance(reason, asyncio.CancelledError):
+        raise NotReady(f"a replica did not say how it was: {reason}")
     await stage.close()
     if not all(stage.during(began_s, ended_s, CHECKOUT) for _, began_s, ended_s in spans):
         stage.violations.append("no checkout was sent in one of the spans that are compared")
@@ -79,6 +103,8 @@ async def slow(stage: Stage) -> None:
             ratio <= FACTOR,
             of_time=True,
         )
+    name, in_use = most.most_common(1)[0]
+    stage.promise("no pool runs dry", f"at most {in_use} of {POOL} connections in use, by {name}", in_use < POOL)
     counts = await network.counts()
     hit = sum((found for link, found in counts.items() if link.endswith("->product-1")), Counter[str]())
     stage.promise("requests were slowed and hung", f"{dict(hit)}", hit["slowed"] > 0 and hit["hung"] > 0)
