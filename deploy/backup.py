@@ -72,14 +72,14 @@ def restore(kubectl: Kubectl, folder: Path, objects: list[Object], *, overwrite:
         shutil.rmtree(SECRETS, ignore_errors=True)
         shutil.copytree(folder / "secrets", SECRETS)
         credentials.make_certificate(SECRETS)
-        kubectl.apply(credentials.secrets(SECRETS), "--server-side", "--force-conflicts")
+        kubectl.apply(credentials.secrets(SECRETS))
     with step("databases") as result:
         _unpack(kubectl, folder / FILES, objects, result)
     with step("start") as result:
         kubectl("scale", "statefulset/postgres", "--replicas=1")
         await_workloads(of_kind(objects, "StatefulSet"), objects, kubectl, result)
         _scale_services(kubectl, 1)
-        services = [item for item in objects if component(item) == "service" and "replicas" not in item["spec"]]
+        services = [item for item in objects if component(item) == "service"]
         await_workloads(
             [item for item in services if item["kind"] in {"Deployment", "ReplicaSet"}], objects, kubectl, result
         )

@@ -59,7 +59,8 @@ spec:
 def test_without_a_word_it_is_the_kind_cluster_souk() -> None:
     target = read_target({})
     assert (target.context, target.kind_cluster, target.overlay) == ("kind-souk", "souk", "kind")
-    assert (target.http_port, target.https_port, target.proxy_mode) == (8080, 8443, "iptables")
+    assert (target.http_port, target.https_port, target.proxy_mode, target.existing) == (8080, 8443, None, False)
+    assert cluster.configuration(target)["networking"]["kubeProxyMode"] == "iptables"
 
 
 def test_the_environment_says_otherwise() -> None:
@@ -165,13 +166,15 @@ def test_a_changed_secret_rolls_the_pods_that_read_it() -> None:
     assert pod_marks({"order": "one", "user": "x"})[0] == order
 
 
-def test_a_job_is_marked_by_what_it_is() -> None:
-    def mark(tag: str) -> str:
-        objects = manifests.release(manifests.parsed(STREAM), {"souk/order": f"souk/order:{tag}"}, {})
-        (job,) = manifests.of_kind(objects, "Job")
+def test_a_job_is_marked_by_what_it_is_and_where_the_databases_are() -> None:
+    def mark(tag: str, host: str = "here") -> str:
+        place: Object = {"kind": "Service", "metadata": {"name": "order-database"}, "spec": {"externalName": host}}
+        objects = [*manifests.parsed(STREAM), place]
+        (job,) = manifests.of_kind(manifests.release(objects, {"souk/order": f"souk/order:{tag}"}, {}), "Job")
         return job["metadata"]["annotations"][manifests.APPLIED_MARK]
 
     assert mark("1") == mark("1") != mark("2")
+    assert mark("1") != mark("1", host="elsewhere")
 
 
 def test_each_object_has_its_stage() -> None:
