@@ -121,7 +121,7 @@ def _await_no_pods(kubectl: Kubectl, result: Result) -> None:
 
 def _unpack(kubectl: Kubectl, archive: Path, objects: list[Object], result: Result) -> None:
     """In a pod that has the database's volume and no database."""
-    pod = _restoring_pod(objects)
+    pod = restoring_pod(objects)
     name = pod["metadata"]["name"]
     kubectl("delete", f"pod/{name}", "--ignore-not-found", "--wait")
     kubectl.apply([pod])
@@ -148,7 +148,7 @@ def _unpack(kubectl: Kubectl, archive: Path, objects: list[Object], result: Resu
         kubectl("delete", f"pod/{name}", "--ignore-not-found", "--wait", "--grace-period=1")
 
 
-def _restoring_pod(objects: list[Object]) -> Object:
+def restoring_pod(objects: list[Object]) -> Object:
     """The database's own pod, but for what it runs: the same volume, account and place."""
     database = next(item for item in of_kind(objects, "StatefulSet") if item["metadata"]["name"] == "postgres")
     template = database["spec"]["template"]
