@@ -39,7 +39,9 @@ reset: ## Delete what `make run` keeps (DATA=var)
 	@for pid in "$(DATA)"/*/postmaster.pid; do \
 		! { test -e "$$pid" && kill -0 "$$(head -n 1 "$$pid")" 2>/dev/null; } \
 			|| { echo "the shop in $(DATA) is running: stop it first" >&2; exit 1; }; done
-	rm -rf "$(DATA)"
+	@# Beside it lie the secrets of a cluster, which `make undeploy` deletes.
+	@test ! -e "$(DATA)" || find "$(DATA)" -mindepth 1 -maxdepth 1 ! -name k8s -exec rm -rf {} +
+	@test ! -e "$(DATA)" || rmdir "$(DATA)" 2>/dev/null || true
 
 up: ## Build the images and run the shop in containers, two replicas of each service
 	docker compose up --build --wait

@@ -18,7 +18,7 @@ from time import monotonic, sleep
 from deploy import backup, cluster, credentials, images, manifests, rollout, shop
 from deploy.commands import CommandFailed, Kubectl, Object
 from deploy.preflight import check_programs
-from deploy.target import EXISTING, NAMESPACE, STATE, Target, read_target
+from deploy.target import NAMESPACE, STATE, Target, read_target
 from deploy.terminal import Failed, say, step
 
 SECRETS = STATE / "secrets"
@@ -51,7 +51,7 @@ def up(target: Target) -> None:
         recovered = credentials.recover(SECRETS, kubectl)
         credentials.make(SECRETS)
         secrets = credentials.secrets(SECRETS)
-        kubectl.apply(secrets, "--server-side", "--force-conflicts")
+        kubectl.apply(secrets)
         result.text = f"in {relative(SECRETS)}" + (f", {recovered} of them from the cluster" if recovered else "")
     objects = manifests.release(plain, ours, credentials.digests(secrets))
     (STATE / "manifests.json").write_text(json.dumps(objects, indent=1))
@@ -80,7 +80,7 @@ def tell(target: Target, started_at: float) -> None:
         say(f"\nThe shop is up, after {monotonic() - started_at:.0f} s. The ways in:")
         say(f"    kubectl --context {target.context} -n {NAMESPACE} get service edge edge-loadbalancer")
         return
-    ports = cluster.web_port(target.kind_cluster)
+    ports = cluster.ports(target.kind_cluster)
     web = f"http://127.0.0.1:{ports[30080]}"
     await_edge(f"{web}/docs")
     authority = relative(SECRETS / "authority" / "ca.crt")
@@ -108,7 +108,7 @@ def await_edge(url: str) -> None:
 
 def down(target: Target) -> None:
     """Take everything away that `up` has made, the data with it; raises Failed."""
-    if target.kind_cluster is not None and os.environ.get("CLUSTER") != EXISTING:
+    if target.kind_cluster is not None and not target.existing:
         check_programs(kind=True)
         with step(f"cluster {target.kind_cluster}") as result:
             if target.kind_cluster in cluster.clusters():

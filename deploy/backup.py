@@ -72,14 +72,14 @@ def restore(kubectl: Kubectl, folder: Path, objects: list[Object], *, overwrite:
         shutil.rmtree(SECRETS, ignore_errors=True)
         shutil.copytree(folder / "secrets", SECRETS)
         credentials.make_certificate(SECRETS)
-        kubectl.apply(credentials.secrets(SECRETS), "--server-side", "--force-conflicts")
+        kubectl.apply(credentials.secrets(SECRETS))
     with step("databases") as result:
         _unpack(kubectl, folder / FILES, objects, result)
     with step("start") as result:
         kubectl("scale", "statefulset/postgres", "--replicas=1")
         await_workloads(of_kind(objects, "StatefulSet"), objects, kubectl, result)
         _scale_services(kubectl, 1)
-        services = [item for item in objects if component(item) == "service" and "replicas" not in item["spec"]]
+        services = [item for item in objects if component(item) == "service"]
         await_workloads(
             [item for item in services if item["kind"] in {"Deployment", "ReplicaSet"}], objects, kubectl, result
         )
@@ -121,7 +121,7 @@ def _await_no_pods(kubectl: Kubectl, result: Result) -> None:
 
 def _unpack(kubectl: Kubectl, archive: Path, objects: list[Object], result: Result) -> None:
     """In a pod that has the database's volume and no database."""
-    pod = _restoring_pod(objects)
+    pod = restoring_pod(objects)
     name = pod["metadata"]["name"]
     kubectl("delete", f"pod/{name}", "--ignore-not-found", "--wait")
     kubectl.apply([pod])
@@ -148,7 +148,7 @@ def _unpack(kubectl: Kubectl, archive: Path, objects: list[Object], result: Resu
         kubectl("delete", f"pod/{name}", "--ignore-not-found", "--wait", "--grace-period=1")
 
 
-def _restoring_pod(objects: list[Object]) -> Object:
+def restoring_pod(objects: list[Object]) -> Object:
     """The database's own pod, but for what it runs: the same volume, account and place."""
     database = next(item for item in of_kind(objects, "StatefulSet") if item["metadata"]["name"] == "postgres")
     template = database["spec"]["template"]

@@ -9,13 +9,12 @@ import yaml
 from chassis.migrations import ROOT
 from deploy.commands import CommandFailed, Kubectl, run, run_logged, succeeds
 from deploy.preflight import check_machine
-from deploy.target import STATE, Target
+from deploy.target import PROXY_MODES, STATE, Target
 from deploy.terminal import Failed, Result, step
 
 CREATE_TIMEOUT_S = 600.0
 PULL_TIMEOUT_S = 900.0
 ANSWER_TIMEOUT_S = 90.0
-WEB_NODE_PORT = 30080
 
 
 def clusters() -> list[str]:
@@ -32,14 +31,16 @@ def ensure(target: Target, kubectl: Kubectl) -> None:
     """Make the cluster where it is not there, and see that it answers; raises Failed."""
     cluster = target.kind_cluster
     if cluster is not None and cluster not in clusters():
+        if target.existing:
+            raise Failed(f"there is no kind cluster {cluster}, though kubectl has a context for it")
         check_machine(target)
         _create(target, cluster)
     elif cluster is not None:
         with step(f"cluster {cluster}") as result:
             _wake(cluster, result)
     _check_answer(target, kubectl)
-    if cluster is not None:
-        _check_proxy_mode(target, kubectl)
+    if target.proxy_mode is not None:
+        _check_proxy_mode(target.proxy_mode, kubectl)
 
 
 def _create(target: Target, cluster: str) -> None:
@@ -55,25 +56,26 @@ def _create(target: Target, cluster: str) -> None:
         _check_ipvs(target.node_image)
     with step(f"cluster {cluster}") as result:
         result.progress("a control plane and three workers are being made, a minute or two")
-        config = STATE / "kind.yaml"
-        config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(yaml.safe_dump(configuration(target), sort_keys=False))
+        config = configuration(target)
+        file = STATE / "kind.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
         command = ("kind", "create", "cluster", f"--name={cluster}", f"--image={target.node_image}")
         try:
             run_logged(
-                (*command, f"--config={config}", "--wait=120s"), STATE / "logs" / "kind.log", timeout_s=CREATE_TIMEOUT_S
+                (*command, f"--config={file}", "--wait=120s"), STATE / "logs" / "kind.log", timeout_s=CREATE_TIMEOUT_S
             )
         except Failed:
             succeeds(("kind", "delete", "cluster", f"--name={cluster}"))  # no half of one stays behind
             raise
-        result.text = f"made, kube-proxy in {target.proxy_mode} mode"
+        result.text = f"made, kube-proxy in {config['networking']['kubeProxyMode']} mode"
 
 
 def configuration(target: Target) -> dict[str, Any]:
     """k8s/kind.yaml with what the target says."""
     config = cast("dict[str, Any]", yaml.safe_load((ROOT / "k8s" / "kind.yaml").read_text()))
     config["name"] = target.kind_cluster
-    config["networking"]["kubeProxyMode"] = target.proxy_mode
+    config["networking"]["kubeProxyMode"] = target.proxy_mode or PROXY_MODES[0]
     web, websecure = config["nodes"][0]["extraPortMappings"]
     web["hostPort"] = target.http_port
     websecure["hostPort"] = target.https_port
@@ -103,7 +105,8 @@ def _wake(cluster: str, result: Result) -> None:
     if stopped:
         run(("docker", "start", *stopped))
     result.text = f"there, {len(stopped)} nodes started" if stopped else "there"
-    run(("kind", "export", "kubeconfig", f"--name={cluster}")) if not _known(f"kind-{cluster}") else None
+    if not _known(f"kind-{cluster}"):
+        run(("kind", "export", "kubeconfig", f"--name={cluster}"))
 
 
 def _known(context: str) -> bool:
@@ -125,19 +128,16 @@ def _check_answer(target: Target, kubectl: Kubectl) -> None:
             sleep(1)
 
 
-def _check_proxy_mode(target: Target, kubectl: Kubectl) -> None:
+def _check_proxy_mode(asked: str, kubectl: Kubectl) -> None:
     """A cluster keeps the mode that it was made with."""
     found = kubectl.get("configmap", "kube-proxy", "--namespace=kube-system")
     config = yaml.safe_load(found.get("data", {}).get("config.conf", "{}"))
     mode = config.get("mode") or "iptables"
-    if mode != target.proxy_mode:
-        raise Failed(
-            f"the cluster {target.kind_cluster} has kube-proxy in {mode} mode, not {target.proxy_mode}: "
-            f"make undeploy, or KUBE_PROXY_MODE={mode}"
-        )
+    if mode != asked:
+        raise Failed(f"the cluster was made with kube-proxy in {mode} mode, not {asked}: make undeploy first")
 
 
-def web_port(cluster: str) -> dict[int, int]:
+def ports(cluster: str) -> dict[int, int]:
     """The ports of this machine that lead to the edge's node ports."""
     found = json.loads(
         run(("docker", "inspect", "--format={{json .HostConfig.PortBindings}}", f"{cluster}-control-plane"))
@@ -148,5 +148,7 @@ def web_port(cluster: str) -> dict[int, int]:
 
 
 def delete(cluster: str) -> None:
-    """Delete the cluster with all that is in it."""
+    """Delete the cluster with all that is in it, and after the last one the network that kind has made for them."""
     run(("kind", "delete", "cluster", f"--name={cluster}"), timeout_s=CREATE_TIMEOUT_S)
+    if not clusters():
+        succeeds(("docker", "network", "rm", "kind"))

@@ -13,6 +13,7 @@ from deploy.terminal import Failed
 Object = dict[str, Any]
 """A Kubernetes object, or a part of one, as JSON has it."""
 
+FIELD_MANAGER = "souk"
 TIMEOUT_S = 120.0
 FORWARD_TIMEOUT_S = 20.0
 
@@ -26,7 +27,8 @@ class CommandFailed(Failed):
             line for line in lines if re.search(r"error|denied|refused|fail|not found|unable", line, re.IGNORECASE)
         ]
         reason = (telling or lines or ["it did not say why"])[-1]
-        super().__init__(f"{' '.join(command[:3])}: {reason[:300]}")
+        words = [word for word in command if not word.startswith("-")]
+        super().__init__(f"{' '.join(words[:3])}: {reason[:300]}")
         self.output = output
 
 
@@ -83,6 +85,20 @@ def run_logged(command: Sequence[str], log: Path, *, timeout_s: float) -> None:
         raise CommandFailed(command, "\n".join(last) + f"\nfailed; all that it said is in {log}")
 
 
+def _told(text: str) -> dict[str, Object]:
+    """What somebody has told of each object: without its status, and what the server notes about it."""
+    if not text.strip():
+        return {}
+    printed = cast("Object", json.loads(text))
+    found: dict[str, Object] = {}
+    for item in cast("list[Object]", printed.get("items", [printed])):
+        metadata: Object = item["metadata"]
+        told = {name: metadata.get(name) for name in ("labels", "annotations")}
+        name = f"{item['kind']}/{metadata['name']}"
+        found[name] = {key: value for key, value in item.items() if key not in {"metadata", "status"}} | told
+    return found
+
+
 class Kubectl:
     """kubectl on one context, which every call names: whatever the current one is, no other is touched."""
 
@@ -111,13 +127,21 @@ class Kubectl:
         found = self.get(*arguments)
         return cast("list[Object]", found.get("items", [found]))
 
-    def apply(self, objects: Sequence[Object], *options: str) -> list[str]:
-        """Apply objects, and return a line for each that was created or changed."""
+    def apply(self, objects: Sequence[Object]) -> list[str]:
+        """Apply objects, and return the names of those that were created or changed.
+
+        The server merges: what it defaults, and what belongs to others (an autoscaler's `replicas`), stays as it is.
+        Whatever of the manifests somebody has changed by hand is set back.
+        """
         if not objects:
             return []
         whole = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
-        lines = self("apply", *options, "--filename=-", stdin=whole).splitlines()
-        return [line for line in lines if not line.endswith(" unchanged")]
+        command = ("kubectl", f"--context={self.context}")  # each object names its own namespace
+        there = run((*command, "get", "--ignore-not-found", "--output=json", "--filename=-"), stdin=whole)
+        options = ("--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}", "--output=json")
+        applied = run((*command, "apply", *options, "--filename=-"), stdin=whole)
+        before = _told(there)
+        return [name for name, item in _told(applied).items() if before.get(name) != item]
 
     @contextmanager
     def forwarded(self, target: str, port: int) -> Generator[str, None, None]:

@@ -40,8 +40,10 @@ def release(objects: Iterable[Object], images: Mapping[str, str], secrets: Mappi
         if read and workload["kind"] != "StatefulSet":  # PostgreSQL reads its password once, when it makes its files
             digest = hashlib.sha256("".join(secrets.get(name, "") for name in sorted(read)).encode()).hexdigest()
             template["metadata"].setdefault("annotations", {})[SECRETS_MARK] = digest[:16]
+    # A Job has to run again where it has changed, and where the databases have moved.
+    places = [item for item in of_kind(found, "Service") if item["metadata"]["name"].endswith("-database")]
     for job in of_kind(found, "Job"):
-        whole = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+        whole = hashlib.sha256(json.dumps([job, places], sort_keys=True).encode()).hexdigest()
         job["metadata"].setdefault("annotations", {})[APPLIED_MARK] = whole[:16]
     return found
 

@@ -29,9 +29,11 @@ HOPELESS = frozenset(
 PRUNED = (
     "deployments.apps", "replicasets.apps", "statefulsets.apps", "horizontalpodautoscalers.autoscaling", "jobs.batch",
     "poddisruptionbudgets.policy", "networkpolicies.networking.k8s.io", "ingresses.networking.k8s.io", "services",
-    "configmaps", "serviceaccounts", "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io",
+    "serviceaccounts", "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io",
 )  # fmt: skip
-"""What is deleted when the manifests do not have it any more: everything but data and secrets."""
+"""What is deleted when the manifests do not have it any more: all but data, secrets, and the settings that the release
+before needs, if it should come back.
+"""
 
 
 def make_namespace(objects: Sequence[Object], kubectl: Kubectl) -> None:

@@ -40,6 +40,8 @@ def put_on_shelves(kubectl: Kubectl, secrets: Path, result: Result) -> None:
 
 def audit(kubectl: Kubectl, secrets: Path) -> int:
     """Check the books of the shop in the cluster, and return the exit status; raises Failed."""
+    if not (secrets / AUDIT / "service_key").exists():
+        raise Failed(f"{secrets / AUDIT} is not there; make deploy makes it")
     with ExitStack() as stack:
         urls = origins(kubectl, SERVICES, stack)
         try:

@@ -23,13 +23,16 @@ class Target:
     """The cluster, and what is to be there."""
 
     context: str
+    existing: bool
+    """Whether it is somebody else's, and so neither made nor deleted here."""
     kind_cluster: str | None
-    """The name of the kind cluster, which is made where it is not there; none for a cluster of somebody else's."""
+    """The name of the kind cluster; none for a cluster of another kind."""
     overlay: str
     registry: str | None
     """Where images are pushed and the nodes pull them from; none where they are loaded into kind's nodes."""
     node_image: str
-    proxy_mode: str
+    proxy_mode: str | None
+    """None where nobody asked for one: then a new cluster gets the first, and one that is there keeps its own."""
     http_port: int
     https_port: int
 
@@ -43,8 +46,8 @@ def read_target(environment: Mapping[str, str] = os.environ) -> Target:
     cluster = told("CLUSTER", KIND)
     if cluster not in {KIND, EXISTING}:
         raise Failed(f"CLUSTER={cluster}: is {KIND} (the default) or {EXISTING}")
-    proxy_mode = told("KUBE_PROXY_MODE", PROXY_MODES[0])
-    if proxy_mode not in PROXY_MODES:
+    proxy_mode = told("KUBE_PROXY_MODE", "") or None
+    if proxy_mode not in {None, *PROXY_MODES}:
         raise Failed(f"KUBE_PROXY_MODE={proxy_mode}: is one of {', '.join(PROXY_MODES)}")
     overlay = told("OVERLAY", "kind")
     overlays = ROOT / "k8s" / "overlays"
@@ -66,6 +69,7 @@ def read_target(environment: Mapping[str, str] = os.environ) -> Target:
         raise Failed(f"the context {context} is not kind's, so nothing was touched; if it is meant: CLUSTER=existing")
     return Target(
         context=context,
+        existing=cluster == EXISTING,
         kind_cluster=context.removeprefix("kind-") if context.startswith("kind-") else None,
         overlay=overlay,
         registry=registry,

@@ -16,10 +16,11 @@ from cryptography import x509
 
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES
-from deploy import cluster, credentials, images, manifests, preflight, rollout
-from deploy.commands import CommandFailed, Object, run
+from deploy import backup, cluster, credentials, images, manifests, preflight, rollout
+from deploy.commands import CommandFailed, Kubectl, Object, run
 from deploy.target import read_target
 from deploy.terminal import Failed
+from tests.manifests import overlay
 
 STREAM = """
 kind: Namespace
@@ -59,7 +60,8 @@ spec:
 def test_without_a_word_it_is_the_kind_cluster_souk() -> None:
     target = read_target({})
     assert (target.context, target.kind_cluster, target.overlay) == ("kind-souk", "souk", "kind")
-    assert (target.http_port, target.https_port, target.proxy_mode) == (8080, 8443, "iptables")
+    assert (target.http_port, target.https_port, target.proxy_mode, target.existing) == (8080, 8443, None, False)
+    assert cluster.configuration(target)["networking"]["kubeProxyMode"] == "iptables"
 
 
 def test_the_environment_says_otherwise() -> None:
@@ -165,13 +167,15 @@ def test_a_changed_secret_rolls_the_pods_that_read_it() -> None:
     assert pod_marks({"order": "one", "user": "x"})[0] == order
 
 
-def test_a_job_is_marked_by_what_it_is() -> None:
-    def mark(tag: str) -> str:
-        objects = manifests.release(manifests.parsed(STREAM), {"souk/order": f"souk/order:{tag}"}, {})
-        (job,) = manifests.of_kind(objects, "Job")
+def test_a_job_is_marked_by_what_it_is_and_where_the_databases_are() -> None:
+    def mark(tag: str, host: str = "here") -> str:
+        place: Object = {"kind": "Service", "metadata": {"name": "order-database"}, "spec": {"externalName": host}}
+        objects = [*manifests.parsed(STREAM), place]
+        (job,) = manifests.of_kind(manifests.release(objects, {"souk/order": f"souk/order:{tag}"}, {}), "Job")
         return job["metadata"]["annotations"][manifests.APPLIED_MARK]
 
     assert mark("1") == mark("1") != mark("2")
+    assert mark("1") != mark("1", host="elsewhere")
 
 
 def test_each_object_has_its_stage() -> None:
@@ -347,3 +351,25 @@ def test_a_failure_is_the_line_that_tells_most(tmp_path: Path) -> None:
     assert str(failure.value).endswith("failing now: ERROR: no such image")
     with pytest.raises(CommandFailed, match="is not installed"):
         run(("no-such-program",))
+
+
+def test_a_backup_is_unpacked_by_a_pod_that_is_the_database_s_but_for_what_it_runs() -> None:
+    database = next(item for item in overlay("kind") if item["kind"] == "StatefulSet")
+    pod = backup.restoring_pod([database])["spec"]
+    theirs = database["spec"]["template"]["spec"]
+    (ours,) = pod["containers"]
+    assert ours["command"] == ["sleep", "infinity"]
+    assert "livenessProbe" not in ours
+    for part in ("securityContext", "serviceAccountName", "nodeSelector", "tolerations"):
+        assert pod[part] == theirs[part]
+    assert {"name": "data", "persistentVolumeClaim": {"claimName": "data-postgres-0"}} in pod["volumes"]
+    assert ours["volumeMounts"] == theirs["containers"][0]["volumeMounts"]
+    assert "app.kubernetes.io/component" not in backup.restoring_pod([database])["metadata"]["labels"]
+
+
+def test_what_is_no_backup_is_refused_before_anything_stops(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=r"is not a backup: postgres\.tar\.gz is missing"):
+        backup.restore(Kubectl("nowhere", "souk"), tmp_path, [], overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(Failed, match="is not empty"):
+        backup.backup(Kubectl("nowhere", "souk"), tmp_path)
