@@ -59,6 +59,10 @@ class ReverseProxy:
                     break
             except httpx2.TransportError:
                 break
+            except AttributeError as error:
+                # A connection is lost already, by one who was killed right after he accepted: anyio asks for its peer.
+                if error.name != "getpeername":
+                    raise
         if answer is None:
             await _answer(send, 502, [(b"content-type", b"text/plain")], BAD_GATEWAY)
             return

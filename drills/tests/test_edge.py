@@ -1,6 +1,7 @@
 """The drills' edge repeats what a real one does, and nothing else: a checkout that was begun is never sent twice."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ import httpx2
 import pytest
 
 from drills.edge import ReverseProxy
+from drills.network import RESET_ON_CLOSE
 from drills.platform import free_ports
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -92,6 +94,22 @@ async def test_anything_else_that_a_replica_has_begun_is_not_sent_again(method: 
     assert answer.status_code == 502
     assert len(broken.asked) == 1
     assert alive.asked == []
+
+
+async def test_a_read_whose_connection_is_reset_at_once_is_sent_to_the_next_replica() -> None:
+    alive = Replica()
+    dying = await asyncio.start_server(_reset, "127.0.0.1", 0)
+    origin = f"http://127.0.0.1:{dying.sockets[0].getsockname()[1]}"
+    async with dying, edge(origin, alive) as client:
+        answers = [await client.get("/api/v1/products") for _ in range(50)]
+    assert [answer.status_code for answer in answers] == [200] * 50
+    assert len(alive.asked) == 50
+
+
+async def _reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    writer.transport.abort()
 
 
 async def test_where_all_replicas_are_gone_the_answer_is_502() -> None:
