@@ -20,9 +20,11 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-async def inside(cluster: Cluster) -> Inside:
+async def inside(cluster: Cluster) -> AsyncGenerator[Inside]:
     """What happens within pods."""
-    return await Inside.of(cluster)
+    found = await Inside.of(cluster)
+    yield found
+    await found.aclose()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The cluster from within: pods by name, and programs that run in them."""
 
 import json
+import warnings
 from typing import Any, cast
 
 import kr8s.asyncio
@@ -49,7 +50,14 @@ class Inside:
     @classmethod
     async def of(cls, cluster: Cluster) -> "Inside":
         """Reach the cluster of a drill."""
-        return cls(await kr8s.asyncio.api(context=cluster.target.context, namespace=NAMESPACE))
+        with warnings.catch_warnings():
+            # It names the versions that it was tested with, and the newest Kubernetes is never among them.
+            warnings.filterwarnings("ignore", message="Kubernetes version .* is not supported")
+            return cls(await kr8s.asyncio.api(context=cluster.target.context, namespace=NAMESPACE))
+
+    async def aclose(self) -> None:
+        """Close the connections to the API server, which kr8s keeps until its process ends."""
+        await self.api._session.aclose()
 
     async def pods(self, name: str, namespace: str = NAMESPACE) -> list[Pod]:
         """The ready pods of a workload that are not on their way out."""

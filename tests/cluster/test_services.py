@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -55,8 +56,26 @@ async def test_headless_the_name_gives_the_address_of_every_pod(inside: Inside) 
         assert await inside.resolved(caller, f"{name}-headless") == addresses
 
 
+async def fill_carts(cluster: Cluster, times: int) -> None:
+    """Put something into a cart again and again: each time an order pod asks product for a quote."""
+    async with httpx2.AsyncClient(base_url=cluster.origin, timeout=10) as client:
+        account = {"email": f"{uuid4().hex}@souk.example", "password": "a test of the cluster", "name": "Ada"}
+        assert (await client.post("/api/v1/auth/register", json=account)).status_code == 201
+        form = {"grant_type": "password", "username": account["email"], "password": account["password"]}
+        token = (await client.post("/api/v1/auth/token", data=form)).json()["access_token"]
+        (product,) = (await client.get("/api/v1/products", params={"limit": 1, "in_stock": "true"})).json()["items"]
+        for _ in range(times):
+            path = f"/api/v1/cart/items/{product['id']}"
+            answer = await client.put(path, json={"quantity": 1}, headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == 200
+
+
 async def test_headless_the_client_balances_each_call_over_all_pods(cluster: Cluster) -> None:
     count = len(await cluster.pods("product"))
+    before = await served(cluster, "product")
+    await fill_carts(cluster, CONNECTIONS)
+    more = await more_each(before, await served(cluster, "product"))
+    assert min(more.values()) > 0, more
     for pod, endpoints in (await served(cluster, "order", 'souk_peer_endpoints{peer="product"}')).items():
         assert endpoints == count, f"{pod} knows {endpoints} of {count} product pods"
 
