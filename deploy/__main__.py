@@ -63,6 +63,7 @@ def up(target: Target) -> None:
     with step("migrations") as result:
         rollout.run_jobs(stages["migration"], kubectl, result)
     with step("user, product, payment, order") as result:
+        rollout.take_from_deployments(stages["service"], kubectl)
         rollout.apply(stages["service"], kubectl, result)
     with step("catalogue") as result:
         shop.put_on_shelves(kubectl, SECRETS, result)

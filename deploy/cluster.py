@@ -32,7 +32,7 @@ def ensure(target: Target, kubectl: Kubectl) -> None:
     cluster = target.kind_cluster
     if cluster is not None and cluster not in clusters():
         if target.existing:
-            raise Failed(f"there is no kind cluster {cluster}, though kubectl has a context for it")
+            raise Failed(f"there is no kind cluster {cluster}, to which the context {target.context} would belong")
         check_machine(target)
         _create(target, cluster)
     elif cluster is not None:

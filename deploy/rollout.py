@@ -20,6 +20,8 @@ JOB_TIMEOUT_S = 600.0
 NAMESPACE_TIMEOUT_S = 90.0
 PATIENCE_S = 25.0
 """How long a pod may say that it cannot start before that is believed: a Secret may come a moment after it."""
+CRASHES = 3
+"""A container that has ended so often right after its start will again."""
 HOPELESS = frozenset(
     {
         "ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError",
@@ -68,11 +70,28 @@ def stages(objects: Sequence[Object]) -> dict[str, list[Object]]:
     return found
 
 
+def take_from_deployments(objects: Sequence[Object], kubectl: Kubectl) -> None:
+    """Before a bare ReplicaSet takes the place of a Deployment: delete that one and leave its pods, which are pruned
+    when their successors are up. A Deployment adopts whatever ReplicaSet fits its selector, and would scale ours down.
+    """
+    for item in of_kind(objects, "ReplicaSet"):
+        kubectl("delete", f"deployment/{item['metadata']['name']}", "--cascade=orphan", "--ignore-not-found")
+
+
 def apply(objects: Sequence[Object], kubectl: Kubectl, result: Result) -> None:
     """Apply a stage and wait until its workloads are up; raises Failed."""
     changed = kubectl.apply(objects)
+    _wake(objects, kubectl)
     await_workloads(of_kind(objects, "Deployment", "ReplicaSet", "StatefulSet"), objects, kubectl, result)
     result.text = f"{len(changed)} of {len(objects)} objects changed" if changed else "nothing to change"
+
+
+def _wake(objects: Sequence[Object], kubectl: Kubectl) -> None:
+    """An autoscaler leaves alone what somebody has scaled to nothing, such as a restore that was interrupted."""
+    for scaler in of_kind(objects, "HorizontalPodAutoscaler"):
+        target = f"{scaler['spec']['scaleTargetRef']['kind']}/{scaler['spec']['scaleTargetRef']['name']}"
+        if kubectl.get(target)["spec"]["replicas"] == 0:
+            kubectl("scale", target, f"--replicas={scaler['spec']['minReplicas']}")
 
 
 def await_workloads(workloads: Sequence[Object], objects: Sequence[Object], kubectl: Kubectl, result: Result) -> None:
@@ -142,6 +161,11 @@ def illness(pod: Object) -> str | None:
     return None
 
 
+def crashes(pod: Object) -> int:
+    """How often its containers were started again."""
+    return sum(container.get("restartCount", 0) for container in pod["status"].get("containerStatuses", []))
+
+
 def _look_for_the_hopeless(kubectl: Kubectl, since: dict[str, float]) -> None:
     """Give up early on a pod that goes on saying that it cannot start."""
     for pod in pods(kubectl):
@@ -149,7 +173,7 @@ def _look_for_the_hopeless(kubectl: Kubectl, since: dict[str, float]) -> None:
         reason = illness(pod)
         if reason is None:
             since.pop(name, None)
-        elif monotonic() - since.setdefault(name, monotonic()) > PATIENCE_S:
+        elif crashes(pod) >= CRASHES or monotonic() - since.setdefault(name, monotonic()) > PATIENCE_S:
             explain(pod, kubectl)
             raise Failed(f"the pod {name} does not start: {reason.splitlines()[0][:200]}")
 
