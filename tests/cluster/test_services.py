@@ -32,7 +32,7 @@ async def served(cluster: Cluster, service: str, metric: str = "http_requests_to
 
 async def more_each(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
     """What came to each pod in between."""
-    return {name: after[name] - before[name] for name in before}
+    return {name: after[name] - before[name] for name in before.keys() & after.keys()}
 
 
 async def test_clusterip_one_address_behind_which_all_ready_pods_answer(cluster: Cluster, inside: Inside) -> None:
