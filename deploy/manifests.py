@@ -13,6 +13,7 @@ from deploy.commands import Object, run
 from deploy.target import overlay_folder
 
 SECRETS_MARK = "souk.example/secrets"
+DATABASES_MARK = "souk.example/databases"
 APPLIED_MARK = "souk.example/applied"
 COMPONENT = "app.kubernetes.io/component"
 WORKLOADS = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "Job"})
@@ -31,6 +32,9 @@ def parsed(text: str) -> list[Object]:
 def release(objects: Iterable[Object], images: Mapping[str, str], secrets: Mapping[str, str]) -> list[Object]:
     """The objects with `images` in place of the names that stand in the manifests, and the digests of `secrets`."""
     found = list(objects)
+    # Whoever works with the databases begins anew where they have moved: a service has open connections to where they
+    # were, and has to prepare the ones where they are; a Job has to run again.
+    places = [item["spec"] for item in of_kind(found, "Service") if item["metadata"]["name"].endswith("-database")]
     for workload in workloads(found):
         template = workload["spec"]["template"]
         for container in containers(workload):
@@ -40,10 +44,11 @@ def release(objects: Iterable[Object], images: Mapping[str, str], secrets: Mappi
         if read and workload["kind"] != "StatefulSet":  # PostgreSQL reads its password once, when it makes its files
             digest = hashlib.sha256("".join(secrets.get(name, "") for name in sorted(read)).encode()).hexdigest()
             template["metadata"].setdefault("annotations", {})[SECRETS_MARK] = digest[:16]
-    # A Job has to run again where it has changed, and where the databases have moved.
-    places = [item for item in of_kind(found, "Service") if item["metadata"]["name"].endswith("-database")]
+        if component(workload) in {"service", "migration", "databases"}:
+            digest = hashlib.sha256(json.dumps(places, sort_keys=True).encode()).hexdigest()
+            template["metadata"].setdefault("annotations", {})[DATABASES_MARK] = digest[:16]
     for job in of_kind(found, "Job"):
-        whole = hashlib.sha256(json.dumps([job, places], sort_keys=True).encode()).hexdigest()
+        whole = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
         job["metadata"].setdefault("annotations", {})[APPLIED_MARK] = whole[:16]
     return found
 

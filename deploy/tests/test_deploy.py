@@ -153,9 +153,10 @@ def test_the_release_is_put_into_the_manifests() -> None:
     assert manifests.images_of(objects) == ["r/souk/order:42", "traefik:v3.7.15"]
 
 
-def pod_marks(secrets: dict[str, str]) -> list[Any]:
-    """The annotations of the pods of each workload, for these digests of secrets."""
-    objects = manifests.release(manifests.parsed(STREAM), {}, secrets)
+def pod_marks(secrets: dict[str, str], host: str = "here") -> list[Any]:
+    """The annotations of the pods of each workload, for these digests of secrets and this place of the database."""
+    place: Object = {"kind": "Service", "metadata": {"name": "order-database"}, "spec": {"externalName": host}}
+    objects = manifests.release([*manifests.parsed(STREAM), place], {}, secrets)
     return [item["spec"]["template"]["metadata"].get("annotations") for item in manifests.workloads(objects)]
 
 
@@ -163,8 +164,13 @@ def test_a_changed_secret_rolls_the_pods_that_read_it() -> None:
     order, migration, edge = pod_marks({"order": "one"})
     other, *unchanged = pod_marks({"order": "another"})
     assert order != other
-    assert unchanged == [migration, edge] == [None, None]
+    assert unchanged == [migration, edge]
     assert pod_marks({"order": "one", "user": "x"})[0] == order
+
+
+def test_a_database_that_has_moved_rolls_the_pods_that_work_with_it() -> None:
+    before, after = pod_marks({}), pod_marks({}, host="elsewhere")
+    assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, False]
 
 
 def test_a_job_is_marked_by_what_it_is_and_where_the_databases_are() -> None:
