@@ -32,9 +32,19 @@ KEYS, JWKS = service_keys()
 """The keys of all callers in this test process."""
 
 
+PATIENT_S = 20.0
+"""Databases are made and dropped here all the time, for which PostgreSQL keeps new connections waiting."""
+
+
 def settings_for(settings_class: type[Settings], service: str, database_url: str, **overrides: Any) -> Settings:
     """Settings as the environment would give them, for the database of one test."""
-    values = {"port": 0, "database_url": database_url, "service_key": KEYS[service], "service_jwks": JWKS}
+    values = {
+        "port": 0,
+        "database_url": database_url,
+        "database_acquire_timeout_s": PATIENT_S,
+        "service_key": KEYS[service],
+        "service_jwks": JWKS,
+    }
     return settings_class.model_validate(values | overrides)
 
 
