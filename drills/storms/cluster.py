@@ -26,6 +26,8 @@ NODE_GONE_S = 75.0
 """Longer than Kubernetes takes to notice (`node-monitor-grace-period`, 50 s)."""
 NODE_BACK_WITHIN_S = 180.0
 POSTGRES = "postgres"
+SHOPPERS = 16
+"""As many as two of three order replicas have places for: what a change costs is shown, not what a rush does."""
 CHECKOUT = "POST /api/v1/orders"
 
 OnCluster = Stage[Cluster]
@@ -292,14 +294,16 @@ CLUSTER_DRILLS = (
         60,
         rollout,
         in_cluster(),
+        SHOPPERS,
     ),
-    Drill("drain", "Each worker in turn is drained, under load: no request fails.", 60, drain, in_cluster()),
+    Drill("drain", "Each worker in turn is drained, under load: no request fails.", 60, drain, in_cluster(), SHOPPERS),
     Drill(
         "pod-kill",
         "Pods of each service and of the edge are killed: what fails is repeated by its client, with its key.",
         60,
         pod_kill,
         in_cluster(),
+        SHOPPERS,
     ),
     Drill(
         "node-loss",
@@ -307,6 +311,7 @@ CLUSTER_DRILLS = (
         75,
         node_loss,
         in_cluster(),
+        SHOPPERS,
     ),
     Drill(
         "database-restart",
@@ -314,6 +319,7 @@ CLUSTER_DRILLS = (
         20,
         database_restart,
         in_cluster(),
+        SHOPPERS,
     ),
     Drill(
         "scale",
@@ -321,6 +327,7 @@ CLUSTER_DRILLS = (
         60,
         scale,
         in_cluster(),
+        SHOPPERS,
     ),
 )
 """Drills of the platform that `make deploy` brought into a cluster."""
