@@ -16,7 +16,7 @@ COMPOSE = ("docker", "compose", f"--file={ROOT / 'k8s/load-balancers/compose.yml
 ORIGINS = {"nginx": "http://127.0.0.1:8090", "haproxy": "http://127.0.0.1:8091"}
 STATISTICS = "http://127.0.0.1:8092/;csv"
 REQUESTS = 40
-NOTICED_WITHIN_S = 30.0
+NOTICED_WITHIN_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ async def answered(client: httpx2.AsyncClient, origin: str, times: int) -> list[
 async def test_the_shop_answers_through_it(client: httpx2.AsyncClient, name: str) -> None:
     assert await answered(client, ORIGINS[name], REQUESTS) == [200] * REQUESTS
     assert (await client.get(f"{ORIGINS[name]}/metrics")).status_code == 404
-    assert (await client.post(f"{ORIGINS[name]}/api/v1/auth/token", data={})).status_code == 422
+    assert (await client.post(f"{ORIGINS[name]}/api/v1/auth/token", data={"grant_type": "password"})).status_code == 422
 
 
 async def states(client: httpx2.AsyncClient) -> dict[str, str]:
@@ -55,22 +55,24 @@ async def states(client: httpx2.AsyncClient) -> dict[str, str]:
 async def until(client: httpx2.AsyncClient, node: str, state: str) -> None:
     """Wait until HAProxy sees a node so; raises TimeoutError."""
     async with asyncio.timeout(NOTICED_WITHIN_S):
-        while not (await states(client))[node].startswith(state):
-            await client.get(f"{ORIGINS['haproxy']}/api/v1/categories")  # and it looks every second by itself
+        while not (await states(client))[node].startswith(state):  # noqa: ASYNC110 - HAProxy sets no event of ours
+            await asyncio.sleep(0.2)
 
 
 @pytest.mark.usefixtures("balancers")
 async def test_a_dead_node_is_taken_out_and_comes_back(cluster: Cluster, client: httpx2.AsyncClient) -> None:
     await until(client, "worker3", "UP")
-    # Its network fails, not its power: the pods on it stay, so that nothing else changes.
-    await asyncio.to_thread(run, ("docker", "pause", "souk-worker3"))
+    # Its power fails. A node whose processes hang would go on: its kernel alone sends a node port's packets on.
+    await asyncio.to_thread(run, ("docker", "kill", "souk-worker3"))
     try:
         await until(client, "worker3", "DOWN")
+        # The other nodes go on sending to an edge there until the control plane has noticed, some 50 s later.
+        await cluster.do("wait", "node/souk-worker3", "--for=condition=Ready=Unknown", "--timeout=120s")
         for name, origin in ORIGINS.items():
             statuses = await answered(client, origin, REQUESTS)
             print(f"{name}, with a dead node: {statuses.count(200)} of {REQUESTS} answered")
             assert statuses == [200] * REQUESTS
     finally:
-        await asyncio.to_thread(run, ("docker", "unpause", "souk-worker3"))
+        await asyncio.to_thread(run, ("docker", "start", "souk-worker3"))
     await until(client, "worker3", "UP")
     await cluster.settled()
