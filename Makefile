@@ -95,7 +95,7 @@ drill: $(DEVELOPMENT) ## Break the platform in one way and prove that nothing wa
 drills: $(DEVELOPMENT) ## Break it in every way, into docs/drills.md, about half an hour (SECONDS=20 for short ones)
 	@$(BIN)/python -m drills $(if $(SECONDS),--seconds $(SECONDS),--write) $(if $(SEED),--seed $(SEED))
 
-cluster-drills: $(DEVELOPMENT) ## Break what `make deploy` brought into a cluster, into docs/drills.md, about half an hour
+cluster-drills: $(DEVELOPMENT) ## Break what `make deploy` brought into a cluster, into docs/drills.md
 	@$(BIN)/python -m drills rollout drain pod-kill node-loss database-restart scale \
 		$(if $(SECONDS),--seconds $(SECONDS),--write) $(if $(SEED),--seed $(SEED))
 

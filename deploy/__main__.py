@@ -99,7 +99,7 @@ def await_edge(url: str) -> None:
     """Wait until it answers; raises Failed."""
     ends_at = monotonic() + EDGE_TIMEOUT_S
     while True:
-        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http, to this machine
             if answer.status == 200:
                 return
         if monotonic() > ends_at:

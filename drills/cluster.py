@@ -5,10 +5,12 @@ through the API server. Which cluster is meant is said as for `make deploy` (dep
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from chassis.secrets import SERVICES
 from deploy.commands import CommandFailed, Kubectl, Object
@@ -71,6 +73,17 @@ class Cluster:
         with ExitStack() as stack:
             target = f"pod/{pod['metadata']['name']}"
             yield await asyncio.to_thread(lambda: stack.enter_context(self.kubectl.forwarded(target, PORTS[service])))
+
+    async def served(self, service: str, metric: str = "http_requests_total{") -> dict[str, float]:
+        """What a metric says of each pod of a service, summed over its series: how many requests it has served."""
+        found: dict[str, float] = {}
+        async with httpx2.AsyncClient() as client:
+            for pod in await self.pods(service):
+                async with self.pod_reached(pod, service) as origin:
+                    lines = (await client.get(f"{origin}/metrics")).text.splitlines()
+                series = [line for line in lines if line.startswith(metric)]
+                found[pod["metadata"]["name"]] = sum(float(line.rpartition(" ")[2]) for line in series)
+        return found
 
     async def stop(self) -> None:
         """Leave it as it is."""
@@ -135,6 +148,6 @@ def _unsettled(workloads: Sequence[Object]) -> list[str]:
     return found if workloads else ["nothing is deployed: make deploy"]
 
 
-def in_cluster() -> Callable[[Path, object], Cluster]:
+def in_cluster(folder: Path, _length: object) -> Cluster:
     """The platform in the cluster that the environment names."""
-    return lambda folder, _: Cluster(folder)
+    return Cluster(folder)

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-import kubernetes_validate  # pyright: ignore[reportMissingTypeStubs]
+import kubernetes_validate  # pyright: ignore[reportMissingTypeStubs] - it has none
 import pytest
 import yaml
 

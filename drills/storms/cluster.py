@@ -8,8 +8,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-import httpx2
-
 from chassis.secrets import SERVICES
 from deploy.commands import run
 from drills.client import FOR_NOW
@@ -33,11 +31,16 @@ CHECKOUT = "POST /api/v1/orders"
 OnCluster = Stage[Cluster]
 
 
-async def _until_enough(stage: OnCluster, passes: Callable[[], Awaitable[None]]) -> None:
-    """Do it once, and in a full run again until enough requests were sent."""
-    await passes()
-    while stage.length.full and stage.client.sent < ENOUGH:
-        await passes()
+async def _planned(stage: OnCluster, change: Callable[[OnCluster], Awaitable[None]]) -> None:
+    """Make a change while shoppers shop, in a full run again until enough requests were sent, and note what failed."""
+
+    async def harm(_: OnCluster) -> None:
+        await change(stage)
+        while stage.length.full and stage.client.sent < ENOUGH:
+            await change(stage)
+
+    await storm(stage, harm)
+    _nothing_failed(stage)
 
 
 def _nothing_failed(stage: OnCluster) -> None:
@@ -106,12 +109,7 @@ async def _new_images(cluster: Cluster) -> Mapping[str, str]:
 
 async def rollout(stage: OnCluster) -> None:
     """Restart all services pod by pod, then give each a new image, and take it back."""
-
-    async def harm(_: OnCluster) -> None:
-        await _until_enough(stage, lambda: _rollout(stage))
-
-    await storm(stage, harm)
-    _nothing_failed(stage)
+    await _planned(stage, _rollout)
 
 
 # Drain
@@ -131,12 +129,7 @@ async def _drain(stage: OnCluster) -> None:
 
 async def drain(stage: OnCluster) -> None:
     """Empty each worker in turn, as for its maintenance."""
-
-    async def harm(_: OnCluster) -> None:
-        await _until_enough(stage, lambda: _drain(stage))
-
-    await storm(stage, harm)
-    _nothing_failed(stage)
+    await _planned(stage, _drain)
 
 
 # Kills
@@ -231,11 +224,11 @@ async def scale(stage: OnCluster) -> None:
             for service, (least, most) in limits.items():
                 with stage.harm(f"{service} from {least} to {most} replicas"):
                     await _bound(cluster, service, most)
-                    pods = await cluster.at_least(most, service)
+                    await cluster.at_least(most, service)
                     await asyncio.sleep(SHARES_WITHIN_S)
-                    before = await _served(cluster, service, [each["metadata"]["name"] for each in pods])
+                    before = await cluster.served(service)
                     await asyncio.sleep(SHARES_WITHIN_S)
-                    after = await _served(cluster, service, list(before))
+                    after = await cluster.served(service)
                 counts = sorted(after[name] - before[name] for name in before)
                 rows.append((service, f"{least} to {most}", ", ".join(f"{count:.0f}" for count in counts)))
                 mean = sum(counts) / len(counts)
@@ -273,36 +266,22 @@ async def _bound(cluster: Cluster, service: str, least: int) -> None:
     await cluster.do("patch", f"horizontalpodautoscaler/{service}", f'--patch={{"spec":{{"minReplicas":{least}}}}}')
 
 
-async def _served(cluster: Cluster, service: str, names: Sequence[str]) -> dict[str, float]:
-    """How many requests each of these pods has served so far."""
-    served: dict[str, float] = {}
-    async with httpx2.AsyncClient() as client:
-        for pod in await cluster.pods(service):
-            name = pod["metadata"]["name"]
-            if name in names:
-                async with cluster.pod_reached(pod, service) as origin:
-                    lines = (await client.get(f"{origin}/metrics")).text.splitlines()
-                counts = [line for line in lines if line.startswith("http_requests_total{")]
-                served[name] = sum(float(line.rpartition(" ")[2]) for line in counts)
-    return served
-
-
 CLUSTER_DRILLS = (
     Drill(
         "rollout",
         "All four services are restarted pod by pod, get a new image and lose it again, under load: no request fails.",
         60,
         rollout,
-        in_cluster(),
+        in_cluster,
         SHOPPERS,
     ),
-    Drill("drain", "Each worker in turn is drained, under load: no request fails.", 60, drain, in_cluster(), SHOPPERS),
+    Drill("drain", "Each worker in turn is drained, under load: no request fails.", 60, drain, in_cluster, SHOPPERS),
     Drill(
         "pod-kill",
         "Pods of each service and of the edge are killed: what fails is repeated by its client, with its key.",
         60,
         pod_kill,
-        in_cluster(),
+        in_cluster,
         SHOPPERS,
     ),
     Drill(
@@ -310,15 +289,15 @@ CLUSTER_DRILLS = (
         "A worker is gone, with all its pods, and comes back: what fails is repeated by its client, with its key.",
         75,
         node_loss,
-        in_cluster(),
+        in_cluster,
         SHOPPERS,
     ),
     Drill(
         "database-restart",
-        "PostgreSQL is restarted, then killed: clear refusals meanwhile, and no restart of any service.",
+        "PostgreSQL is restarted, then killed: clear refusals meanwhile, and all goes on when it is back.",
         20,
         database_restart,
-        in_cluster(),
+        in_cluster,
         SHOPPERS,
     ),
     Drill(
@@ -326,7 +305,7 @@ CLUSTER_DRILLS = (
         "Each service gets as many replicas as it may have, and loses them: the new ones take their share.",
         60,
         scale,
-        in_cluster(),
+        in_cluster,
         SHOPPERS,
     ),
 )

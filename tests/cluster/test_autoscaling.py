@@ -7,7 +7,6 @@ import pytest
 
 from deploy.commands import CommandFailed
 from drills.cluster import Cluster
-from tests.cluster.test_services import served
 
 pytestmark = pytest.mark.cluster
 
@@ -62,9 +61,9 @@ async def test_more_replicas_under_load_and_fewer_afterwards(cluster: Cluster) -
                 await asyncio.sleep(LOOKED_AT_EVERY_S)
         print(f"from {least} to {ready} replicas after {asyncio.get_running_loop().time() - began:.0f} s of load")
         await asyncio.sleep(SHARES_WITHIN_S)
-        before = await served(cluster, "product")
+        before = await cluster.served("product")
         await asyncio.sleep(SHARES_WITHIN_S)
-        after = await served(cluster, "product")
+        after = await cluster.served("product")
         shares = sorted(after[name] - before[name] for name in before if name in after)
         print(f"requests of each replica in {SHARES_WITHIN_S:.0f} s: {[round(share) for share in shares]}")
         assert shares[0] >= sum(shares) / len(shares) / 2

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from drills.cluster import Cluster
-from tests.cluster.test_services import more_each, served
+from tests.cluster.test_services import more_each
 
 pytestmark = pytest.mark.cluster
 
@@ -39,13 +39,13 @@ async def edge(origin: str, authority: ssl.SSLContext) -> httpx2.AsyncClient:
 async def test_the_prefixes_of_a_service_reach_it_and_no_other(
     cluster: Cluster, edge: httpx2.AsyncClient, service: str
 ) -> None:
-    before = {name: await served(cluster, name) for name in PREFIXES}
+    before = {name: await cluster.served(name) for name in PREFIXES}
     async with edge:
         for path, status in PREFIXES[service].items():
             for _ in range(REQUESTS):
                 assert (await edge.get(path)).status_code == status, path
-    after = {name: await served(cluster, name) for name in PREFIXES}
-    more = {name: sum((await more_each(before[name], after[name])).values()) for name in PREFIXES}
+    after = {name: await cluster.served(name) for name in PREFIXES}
+    more = {name: sum(more_each(before[name], after[name]).values()) for name in PREFIXES}
     assert more.pop(service) >= REQUESTS * len(PREFIXES[service])
     assert max(more.values()) < REQUESTS, more
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from deploy.commands import Object
 from drills.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.cluster
 REVISION = "deployment.kubernetes.io/revision"
 
 
-async def replica_sets(cluster: Cluster, name: str) -> dict[int, dict[str, object]]:
+async def replica_sets(cluster: Cluster, name: str) -> dict[int, Object]:
     """The ReplicaSets of a Deployment by their revision."""
     found = await asyncio.to_thread(cluster.kubectl.items, "replicasets", f"--selector=app.kubernetes.io/name={name}")
     return {int(each["metadata"]["annotations"][REVISION]): each for each in found}
@@ -45,8 +46,8 @@ async def test_a_new_template_is_a_new_replicaset_and_the_old_one_is_kept_for_a_
     after = await replica_sets(cluster, "payment")
     newest = max(after)
     assert newest > max(before)
-    assert after[newest]["spec"]["replicas"] >= 2  # pyright: ignore
-    assert {each["spec"]["replicas"] for number, each in after.items() if number != newest} == {0}  # pyright: ignore
+    assert after[newest]["spec"]["replicas"] >= 2
+    assert {each["spec"]["replicas"] for number, each in after.items() if number != newest} == {0}
     history = await cluster.do("rollout", "history", "deployment/payment")
     assert str(newest) in history
 
@@ -55,8 +56,8 @@ async def test_a_new_template_is_a_new_replicaset_and_the_old_one_is_kept_for_a_
     assert await cluster.do("get", "deployment/payment", f"--output=jsonpath={path}") == image
     back = await replica_sets(cluster, "payment")
     assert max(back) == newest + 1
-    old = before[max(before)]["metadata"]["name"]  # pyright: ignore
-    assert back[newest + 1]["metadata"]["name"] == old, "the old ReplicaSet is the newest again"  # pyright: ignore
+    old = before[max(before)]["metadata"]["name"]
+    assert back[newest + 1]["metadata"]["name"] == old, "the old ReplicaSet is the newest again"
 
 
 async def test_pods_are_spread_over_the_workers(cluster: Cluster) -> None:

@@ -17,20 +17,7 @@ CONNECTIONS = 90
 """That one of three pods gets none of them by chance: 3 x (2/3)^90, once in 10^15."""
 
 
-async def served(cluster: Cluster, service: str, metric: str = "http_requests_total{") -> dict[str, float]:
-    """How many requests each pod of a service has served."""
-    found: dict[str, float] = {}
-    async with httpx2.AsyncClient() as client:
-        for pod in await cluster.pods(service):
-            async with cluster.pod_reached(pod, service) as origin:
-                lines = (await client.get(f"{origin}/metrics")).text.splitlines()
-            found[pod["metadata"]["name"]] = sum(
-                float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric)
-            )
-    return found
-
-
-async def more_each(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+def more_each(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
     """What came to each pod in between."""
     return {name: after[name] - before[name] for name in before.keys() & after.keys()}
 
@@ -40,9 +27,9 @@ async def test_clusterip_one_address_behind_which_all_ready_pods_answer(cluster:
     service = cluster.kubectl.get("service", "product")
     assert service["spec"]["type"] == "ClusterIP"
     assert await inside.resolved(caller, "product") == [service["spec"]["clusterIP"]]
-    before = await served(cluster, "product")
+    before = await cluster.served("product")
     assert await inside.asked(caller, "http://product:8002/api/v1/categories", CONNECTIONS) == [200] * CONNECTIONS
-    more = await more_each(before, await served(cluster, "product"))
+    more = more_each(before, await cluster.served("product"))
     assert len(more) >= 2
     assert min(more.values()) > 0, more
     assert sum(more.values()) >= CONNECTIONS
@@ -72,11 +59,11 @@ async def fill_carts(cluster: Cluster, times: int) -> None:
 
 async def test_headless_the_client_balances_each_call_over_all_pods(cluster: Cluster) -> None:
     count = len(await cluster.pods("product"))
-    before = await served(cluster, "product")
+    before = await cluster.served("product")
     await fill_carts(cluster, CONNECTIONS)
-    more = await more_each(before, await served(cluster, "product"))
+    more = more_each(before, await cluster.served("product"))
     assert min(more.values()) > 0, more
-    for pod, endpoints in (await served(cluster, "order", 'souk_peer_endpoints{peer="product"}')).items():
+    for pod, endpoints in (await cluster.served("order", 'souk_peer_endpoints{peer="product"}')).items():
         assert endpoints == count, f"{pod} knows {endpoints} of {count} product pods"
 
 
