@@ -357,8 +357,8 @@ async def test_attempts_share_the_deadline_and_tell_it() -> None:
     async with (
         lines[0].listening(),
         lines[1].listening(),
-        one_more("timeout"),
         peer_at(*(line.port for line in lines), timeout_s=1.0) as peer,
+        one_more("timeout"),  # after the peer, whose making makes the counter
     ):
         with pytest.raises(PeerUnavailable):
             await peer.call("POST", "/thing", {}, policy=AGAIN)
