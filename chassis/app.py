@@ -429,6 +429,8 @@ def create_service(
         user = service.peer("user", settings.user_url)
         access_tokens = AccessTokens(lambda: user.call("GET", "/api/v1/auth/jwks"))
     service.state.access_tokens = access_tokens
+    service.prepare(service.database.warm)
+    service.prepare(access_tokens.warm)
     problems.install(service)
 
     async def livez() -> Response:

@@ -143,6 +143,10 @@ class AccessTokens:
         self._verified[token] = (principal, now + min(VERIFIED_FOR_S, claims["exp"] + LEEWAY_S - time.time()))
         return principal
 
+    async def warm(self) -> None:
+        """Fetch the keys before the first token comes; where they cannot be, that token's request will ask again."""
+        await self._refresh(needed=False)
+
     async def _refresh(self, *, needed: bool) -> None:
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._fetch())

@@ -6,11 +6,14 @@ import sys
 
 import pytest
 
+from chassis.auth import AccessTokens, JwkSet
+from chassis.clients import PeerUnavailable
 from chassis.migrations import ROOT, expected_revision, migrations_folder
 from chassis.secrets import SERVICES
 from chassis.tests.conftest import Build
 from tests.databases import MIGRATE, Databases, run_sql
 
+OPEN = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'public'"
 
 
@@ -38,7 +41,13 @@ def test_the_expected_revision_is_that_of_the_newest_file(service: str) -> None:
 
 async def test_a_service_is_ready_when_its_schema_is_there(postgres: Databases, build: Build) -> None:
     url = postgres.create()
-    service = build(database_url=url)
+    asked: list[str] = []
+
+    async def jwks() -> JwkSet:
+        asked.append("once")
+        return JwkSet(keys=[])
+
+    service = build(database_url=url, database_pool_size=6, access_tokens=AccessTokens(jwks))
     prepared: list[str] = []
 
     async def prepare() -> None:
@@ -47,12 +56,32 @@ async def test_a_service_is_ready_when_its_schema_is_there(postgres: Databases, 
     service.prepare(prepare)
     await service.start()
     assert not service.ready
+    assert asked == []
     run_sql(url, "CREATE TABLE alembic_version (version_num text)")
     run_sql(url, f"INSERT INTO alembic_version VALUES ('{expected_revision('product')}')")
     async with asyncio.timeout(10):
         await service.started.wait()
     assert service.ready
     assert prepared == ["once"]
+    # What joins under load finds connections and keys at hand for its first requests.
+    assert asked == ["once"]
+    assert await service.database.fetchval(OPEN) == 3
+    assert service.database.in_use() == 0
+    await service.stop()
+    postgres.drop(url)
+
+
+async def test_a_service_is_ready_while_the_one_that_has_the_keys_is_down(postgres: Databases, build: Build) -> None:
+    url = postgres.clone("payment")
+    run_sql(url, f"UPDATE alembic_version SET version_num = '{expected_revision('product')}'")
+
+    async def jwks() -> JwkSet:
+        raise PeerUnavailable("user", "unreachable")
+
+    service = build(database_url=url, access_tokens=AccessTokens(jwks))
+    await service.start()
+    async with asyncio.timeout(10):
+        await service.started.wait()
     await service.stop()
     postgres.drop(url)
 
