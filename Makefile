@@ -15,6 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --no-input --quiet
 RUNTIME := .venv/runtime.stamp
 DEVELOPMENT := .venv/development.stamp
+MANIFESTS := .venv/manifests.stamp
 
 # Expanded when the virtual environment is about to be made, so that a machine without Python gets this one line.
 REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),,\
@@ -22,7 +23,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check format openapi audit drill drills cluster-drills bench
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi audit drill drills cluster-drills bench
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -70,12 +71,17 @@ test: $(DEVELOPMENT) ## Run the tests (T=path runs one file, folder or test)
 test-cluster: $(DEVELOPMENT) ## Run the tests of the shop that `make deploy` brought into a cluster (T=path)
 	@$(BIN)/pytest -n0 -p no:randomly -m cluster -rs $(or $(T),tests/cluster)
 
-check: $(DEVELOPMENT) ## Check format, lint, types, imports and the OpenAPI documents
+check: $(DEVELOPMENT) check-manifests ## Check format, lint, types, imports, the OpenAPI documents and the manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tests.openapi --check
+
+check-manifests: $(DEVELOPMENT) $(MANIFESTS) ## Check the manifests and the Dockerfile for what makes a cluster unsafe
+	@$(BIN)/python -m tests.manifests .venv/manifests
+	@cp Dockerfile .venv/manifests
+	@.venv/checkov/bin/checkov --config-file k8s/checkov.yaml --directory .venv/manifests
 
 format: $(DEVELOPMENT) ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix-only .
@@ -115,4 +121,10 @@ $(DEVELOPMENT): requirements-dev.txt
 	@echo "Installing requirements-dev.txt into .venv"
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install --require-hashes --only-binary=:all: -r requirements-dev.txt
+	@touch $@
+
+$(MANIFESTS): $(DEVELOPMENT) requirements-manifests.txt
+	@echo "Installing requirements-manifests.txt into .venv/checkov"
+	@$(PYTHON) -m venv .venv/checkov
+	@.venv/checkov/$(subst .venv/,,$(PIP)) install --require-hashes --only-binary=:all: -r requirements-manifests.txt
 	@touch $@

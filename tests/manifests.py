@@ -1,6 +1,10 @@
-"""The manifests as kustomize renders them, for the tests that read them without a cluster."""
+"""The manifests as kustomize renders them, for the tests that read them without a cluster.
+
+`python -m tests.manifests FOLDER` writes each overlay into a file there, for a checker that reads files.
+"""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -19,13 +23,19 @@ UNITS = {"Ki": 2**10, "Mi": MEBI, "Gi": 2**30}
 
 
 @cache
-def overlay(name: str) -> list[Object]:
-    """An overlay's objects, by the kubectl of the virtual environment, whatever is installed beside it."""
+def rendered(name: str) -> str:
+    """An overlay as YAML, by the kubectl of the virtual environment, whatever is installed beside it."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ("kubectl", "kustomize", str(overlay_folder(name)))
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return parsed(done.stdout)
+    return done.stdout
+
+
+@cache
+def overlay(name: str) -> list[Object]:
+    """An overlay's objects."""
+    return parsed(rendered(name))
 
 
 def of_kind(objects: Iterable[Object], *kinds: str) -> dict[str, Object]:
@@ -78,3 +88,16 @@ def name_of(item: Object) -> str:
     """A test's name for an object."""
     kind, _, name = identity(item)
     return f"{kind}/{name}"
+
+
+def main() -> None:
+    """Write each overlay into a file."""
+    folder = Path(sys.argv[1])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in OVERLAYS:
+        (folder / f"{name}.yaml").write_text(rendered(name))
+
+
+if __name__ == "__main__":
+    main()
