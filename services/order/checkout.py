@@ -91,7 +91,7 @@ class Checkout:
             address=address,
             payment_method=wanted.payment_method,
             from_cart=wanted.items is None,
-            trace_id=context().trace_id,
+            traceparent=context().traceparent(),
             at=now(),
         )
         crash_point("order.placed")

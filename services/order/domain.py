@@ -119,7 +119,7 @@ class Order:
     address: dict[str, Any]
     payment_method: str
     from_cart: bool
-    trace_id: str
+    traceparent: str
     created_at: datetime
     history: tuple[Entry, ...] = field(default=())
     payment_id: UUID | None = None

@@ -19,7 +19,7 @@ from services.order.domain import Entry, Line, Order, OrderNotFound, Status, Sup
 MOST_CART_LINES = 100
 
 COLUMNS = """id, user_id, status, lines, currency, address, payment_method, payment_id, history, undo, from_cart,
-    trace_id, version, attempts, created_at"""
+    coalesce(traceparent, '00-' || trace_id || '-0000000000000001-00') AS traceparent, version, attempts, created_at"""
 
 PLACE = f"""
 WITH claimed AS (
@@ -32,8 +32,9 @@ WITH claimed AS (
     RETURNING order_id
 )
 INSERT INTO orders (id, user_id, status, lines, total_minor, currency, address, payment_method, history, from_cart,
-    trace_id, created_at, lease_until)
-SELECT order_id, $1, 'pending', $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13)
+    traceparent, trace_id, created_at, lease_until)
+SELECT order_id, $1, 'pending', $4, $5, $6, $7, $8, $9, $10, $11, split_part($11, '-', 2), $12,
+    now() + make_interval(secs => $13)
 FROM claimed
 RETURNING id
 """
@@ -220,7 +221,7 @@ def _order(row: asyncpg.Record) -> Order:
         address=row["address"],
         payment_method=row["payment_method"],
         from_cart=row["from_cart"],
-        trace_id=row["trace_id"],
+        traceparent=row["traceparent"],
         created_at=row["created_at"],
         history=entries(row["history"]),
         payment_id=row["payment_id"],
@@ -248,7 +249,7 @@ class Orders:
         address: dict[str, Any],
         payment_method: str,
         from_cart: bool,
-        trace_id: str,
+        traceparent: str,
         at: datetime,
     ) -> Order | None:
         """Claim the idempotency key and store the pending order, both or neither; none where the key is taken."""
@@ -256,7 +257,7 @@ class Orders:
         total_minor = sum(line.total_minor for line in lines)
         order_id = await self._database.fetchval(
             PLACE, user_id, key, fingerprint, _lines(lines), total_minor, currency, address, payment_method,
-            _history(history), from_cart, trace_id, at, self._lease_s,
+            _history(history), from_cart, traceparent, at, self._lease_s,
         )  # fmt: skip
         if order_id is None:
             return None
@@ -269,7 +270,7 @@ class Orders:
             address=address,
             payment_method=payment_method,
             from_cart=from_cart,
-            trace_id=trace_id,
+            traceparent=traceparent,
             created_at=at,
             history=history,
         )

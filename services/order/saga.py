@@ -213,7 +213,7 @@ class Saga:
     async def _recover(self, order: Order, budget_s: float) -> None:
         """Go on with an order in the trace of the request that placed it."""
         until = asyncio.get_running_loop().time() + budget_s
-        current.set(Context(trace_id=order.trace_id, deadline=until))
+        current.set(Context(traceparent=order.traceparent, deadline=until))
         try:
             ended = await self.advance(order, until)
         except Exception as error:

@@ -77,12 +77,14 @@ class Rule:
     fault: Fault
     nth: int | None
     matched: int = 0
+    traceparents: list[str] = field(default_factory=list[str])
 
     def strikes(self, peer: str, request: httpx2.Request) -> bool:
         """Whether this call is struck; counts it."""
         if peer != self.peer or self.method not in {request.method, "*"} or not self.path.search(path_of(request)):
             return False
         self.matched += 1
+        self.traceparents.append(request.headers["traceparent"])
         return self.nth is None or self.matched == self.nth
 
 

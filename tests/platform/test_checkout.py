@@ -366,14 +366,15 @@ async def test_an_order_whose_expired_reservation_was_sold_to_others_is_cancelle
     assert await platform.violations() == []
 
 
-async def test_recovery_answers_in_the_trace_of_the_request(
-    platform: Platform, customer: Shopper, stocked: Stocked
+@pytest.mark.parametrize("recorded", ["00", "01"])
+async def test_recovery_goes_on_in_the_trace_of_the_request(
+    platform: Platform, customer: Shopper, stocked: Stocked, recorded: str
 ) -> None:
     product_id = await stocked(10)
     trace_id = uuid4().hex
     gate = Gate()
     rule = platform.faults.strike("payment", "PUT", "/payments/", gate)
-    headers = {"traceparent": f"00-{trace_id}-{'2' * 16}-00"}
+    headers = {"traceparent": f"00-{trace_id}-{'2' * 16}-{recorded}"}
     placing = asyncio.create_task(customer.order((product_id, 1), method="tok_declined", key="traced", headers=headers))
     await gate.reached()
     placing.cancel()
@@ -381,6 +382,7 @@ async def test_recovery_answers_in_the_trace_of_the_request(
     gate.open()
     await platform.recover(replica=1)
     assert rule.matched == 2
+    assert {(each.split("-")[1], each.split("-")[3]) for each in rule.traceparents} == {(trace_id, recorded)}
     answer = await customer.order((product_id, 1), method="tok_declined", key="traced")
     assert (answer.status_code, answer.json()["trace_id"]) == (402, trace_id)
 

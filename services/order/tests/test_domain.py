@@ -60,7 +60,7 @@ def _order(status: Status = Status.PENDING, **members: Any) -> Order:
         "address": {},
         "payment_method": "tok_visa",
         "from_cart": False,
-        "trace_id": "0" * 32,
+        "traceparent": "00-00000000000000000000000000000001-0000000000000001-00",
         "created_at": AT,
         "history": (Entry(status, AT),),
     }

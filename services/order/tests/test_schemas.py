@@ -26,7 +26,7 @@ def test_an_order_is_written_as_its_model_would_write_it(payment_id: UUID | None
         address=address,
         payment_method="tok_visa",
         from_cart=False,
-        trace_id="0" * 32,
+        traceparent="00-00000000000000000000000000000001-0000000000000001-00",
         created_at=AT,
         history=(Entry(Status.PENDING, AT), Entry(Status.REJECTED, AT + timedelta(microseconds=7), "out of stock")),
         payment_id=payment_id,
