@@ -5,6 +5,7 @@ loaded that is there already, and a change of code rolls those services that it 
 """
 
 import hashlib
+import tomllib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,14 +20,16 @@ from deploy.terminal import Failed, Result
 BUILD_TIMEOUT_S = 1200.0
 PULL_TIMEOUT_S = 900.0
 LOAD_TIMEOUT_S = 600.0
-RECIPE = ("Dockerfile", ".dockerignore", "pyproject.toml", "requirements.txt")
+RECIPE = ("Dockerfile", ".dockerignore", "requirements.txt")
 NOT_IN_AN_IMAGE = frozenset({"__pycache__", "tests", "testing.py"})
 """What .dockerignore keeps out."""
 
 
 def release(service: str, root: Path = ROOT) -> str:
     """The tag of what the repository holds now."""
-    digest = hashlib.sha256()
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = (*project["dependencies"], *project["optional-dependencies"][service])
+    digest = hashlib.sha256("\0".join(wanted).encode())
     parts = (root / "chassis", root / "services" / service)
     files = [root / name for name in RECIPE] + [root / "services" / "__init__.py"]
     files += [path for part in parts for path in part.rglob("*") if path.is_file()]

@@ -105,7 +105,7 @@ def test_kind_is_told_what_the_target_says() -> None:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of what images are made of."""
-    for name in images.RECIPE:
+    for name in (*images.RECIPE, "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("chassis", "services"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("pictures", "__pycache__"))
@@ -131,6 +131,14 @@ def test_a_change_of_code_is_a_new_image_of_those_whom_it_concerns(tree: Path) -
     assert changed(tree, "chassis/app.py") == set(SERVICES)
     assert changed(tree, "requirements.txt") == set(SERVICES)
     assert changed(tree, "services/user/tests/test_domain.py") == set()
+    assert changed(tree, "pyproject.toml") == set()
+
+
+def test_a_new_dependency_is_a_new_image_of_the_service_that_names_it(tree: Path) -> None:
+    before = releases(tree)
+    project = tree / "pyproject.toml"
+    project.write_text(project.read_text().replace("\nuser = [\n", '\nuser = [\n    "segno>=1.6",\n'))
+    assert {service for service, tag in releases(tree).items() if tag != before[service]} == {"user"}
 
 
 def test_what_is_left_out_of_the_tag_is_left_out_of_the_image() -> None:

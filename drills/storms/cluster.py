@@ -5,6 +5,7 @@ each of which the client repeats with its key, until the cluster has noticed.
 """
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -41,6 +42,8 @@ async def _planned(stage: OnCluster, change: Callable[[OnCluster], Awaitable[Non
 
     await storm(stage, harm)
     _nothing_failed(stage)
+    if stage.length.full:
+        stage.promise(f"at least {ENOUGH:,} requests", f"{stage.client.sent:,}", stage.client.sent >= ENOUGH)
 
 
 def _nothing_failed(stage: OnCluster) -> None:
@@ -54,8 +57,6 @@ def _nothing_failed(stage: OnCluster) -> None:
         failed = Counter(each.failure for each in chosen if each.failure)
         measured = f"{failed.total()} of {len(chosen):,}" + (f": {dict(failed)}" if failed else "")
         stage.promise(f"no failed {what}", measured, bool(chosen) and not failed)
-    if stage.length.full:
-        stage.promise(f"at least {ENOUGH:,} requests", f"{stage.client.sent:,}", stage.client.sent >= ENOUGH)
 
 
 def _all_came_to_an_end(stage: OnCluster) -> None:
@@ -98,10 +99,9 @@ async def _new_images(cluster: Cluster) -> Mapping[str, str]:
         raise NotHere("a new image is brought to the nodes of a kind cluster only")
     images: dict[str, str] = {}
     for service in SERVICES:
-        path = "{.spec.template.spec.containers[0].image}"
-        now = await cluster.do("get", f"deployment/{service}", f"--output=jsonpath={path}")
+        now = await _image(cluster, service)
         images[service] = f"souk/{service}:drilled"
-        await asyncio.to_thread(run, ("docker", "tag", now.strip(), images[service]))
+        await asyncio.to_thread(run, ("docker", "tag", now, images[service]))
     command = ("kind", "load", "docker-image", f"--name={kind}", *images.values())
     await asyncio.to_thread(lambda: run(command, timeout_s=600))
     return images
@@ -110,6 +110,43 @@ async def _new_images(cluster: Cluster) -> Mapping[str, str]:
 async def rollout(stage: OnCluster) -> None:
     """Restart all services pod by pod, then give each a new image, and take it back."""
     await _planned(stage, _rollout)
+
+
+# Release
+
+
+async def release(stage: OnCluster) -> None:
+    """Bring the working tree into the cluster as `make deploy` does: its migrations first, then its images."""
+    cluster = stage.platform
+    before = await _released(cluster)
+
+    async def harm(_: OnCluster) -> None:
+        with stage.harm("make deploy"):
+            await asyncio.to_thread(lambda: run((sys.executable, "-m", "deploy", "up"), timeout_s=1200))
+        await stage.until(stage.harms[0].began_s + stage.length.seconds)
+
+    await storm(stage, harm)
+    after = await _released(cluster)
+    rows = [(what, before[what], after[what]) for what in before if before[what] != after[what]]
+    stage.promise("there was something to release", ", ".join(what for what, *_ in rows) or "nothing", bool(rows))
+    stage.tables.append(Table("What was released", ("of", "before", "after"), rows))
+    _nothing_failed(stage)
+
+
+async def _released(cluster: Cluster) -> dict[str, str]:
+    """The image of each service, and the revision of each schema."""
+    found: dict[str, str] = {}
+    for service in SERVICES:
+        found[f"image of {service}"] = await _image(cluster, service)
+        query = ("psql", "--username=postgres", f"--dbname=souk_{service}", "--no-align", "--tuples-only")
+        command = (*query, "--command=SELECT version_num FROM alembic_version")
+        found[f"schema of {service}"] = (await cluster.do("exec", f"{POSTGRES}-0", "--", *command)).strip()
+    return found
+
+
+async def _image(cluster: Cluster, service: str) -> str:
+    path = "{.spec.template.spec.containers[0].image}"
+    return (await cluster.do("get", f"deployment/{service}", f"--output=jsonpath={path}")).strip()
 
 
 # Drain
@@ -272,6 +309,14 @@ CLUSTER_DRILLS = (
         "All four services are restarted pod by pod, get a new image and lose it again, under load: no request fails.",
         60,
         rollout,
+        in_cluster,
+        SHOPPERS,
+    ),
+    Drill(
+        "release",
+        "The working tree is deployed over the release before it, migrations and all, under load: no request fails.",
+        60,
+        release,
         in_cluster,
         SHOPPERS,
     ),

@@ -1,6 +1,8 @@
 """The HorizontalPodAutoscalers: more replicas under load, at once; and back again when it is over, slowly."""
 
 import asyncio
+from collections import Counter
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -10,7 +12,7 @@ from drills.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
-READERS = 48
+CUSTOMERS = 16
 UP_WITHIN_S = 120.0
 SHARES_WITHIN_S = 15.0
 DOWN_WITHIN_S = 420.0
@@ -23,15 +25,19 @@ async def replicas(cluster: Cluster, name: str) -> tuple[int, int]:
     return found["status"].get("desiredReplicas", 0), len(await cluster.pods(name))
 
 
-async def read(cluster: Cluster, stop: asyncio.Event) -> int:
-    """Read pages of the catalogue that no cache has, one after the other; return how many."""
-    count = 0
+async def sign_in(cluster: Cluster, stop: asyncio.Event) -> Counter[int]:
+    """Register, and sign in again and again, which costs the service 20 ms of CPU and whoever asks next to nothing;
+    return how many answers of each status there were.
+    """
+    form = {"username": f"{uuid4()}@example.com", "password": "correct horse battery staple"}
+    customer = {"email": form["username"], "password": form["password"], "name": "A customer who signs in"}
+    answers = Counter[int]()
     async with httpx2.AsyncClient(base_url=cluster.origin, timeout=30) as client:
+        (await client.post("/api/v1/users", json=customer)).raise_for_status()
         while not stop.is_set():
-            answer = await client.get("/api/v1/products", params={"min_price": count % 997, "limit": 100})
-            assert answer.status_code in {200, 503}
-            count += 1
-    return count
+            answer = await client.post("/api/v1/auth/token", data=form | {"grant_type": "password"})
+            answers[answer.status_code] += 1
+    return answers
 
 
 async def test_metrics_server_says_what_each_pod_uses(cluster: Cluster) -> None:
@@ -48,31 +54,33 @@ async def test_metrics_server_says_what_each_pod_uses(cluster: Cluster) -> None:
 
 
 async def test_more_replicas_under_load_and_fewer_afterwards(cluster: Cluster) -> None:
-    least, _ = await replicas(cluster, "product")
+    least, _ = await replicas(cluster, "user")
     stop = asyncio.Event()
-    readers = [asyncio.create_task(read(cluster, stop)) for _ in range(READERS)]
+    customers = [asyncio.create_task(sign_in(cluster, stop)) for _ in range(CUSTOMERS)]
     try:
         began = asyncio.get_running_loop().time()
         async with asyncio.timeout(UP_WITHIN_S):
             while True:
-                wanted, ready = await replicas(cluster, "product")
+                wanted, ready = await replicas(cluster, "user")
                 if wanted > least and ready > least:
                     break
                 await asyncio.sleep(LOOKED_AT_EVERY_S)
         print(f"from {least} to {ready} replicas after {asyncio.get_running_loop().time() - began:.0f} s of load")
         await asyncio.sleep(SHARES_WITHIN_S)
-        before = await cluster.served("product")
+        before = await cluster.served("user")
         await asyncio.sleep(SHARES_WITHIN_S)
-        after = await cluster.served("product")
+        after = await cluster.served("user")
         shares = sorted(after[name] - before[name] for name in before if name in after)
         print(f"requests of each replica in {SHARES_WITHIN_S:.0f} s: {[round(share) for share in shares]}")
         assert shares[0] >= sum(shares) / len(shares) / 2
     finally:
         stop.set()
-        counts = await asyncio.gather(*readers)
-    assert min(counts) > 0
+        answers = sum(await asyncio.gather(*customers), Counter[int]())
+    print(f"answers: {dict(answers)}")
+    assert answers[200] > 0
+    assert set(answers) <= {200, 503}
     began = asyncio.get_running_loop().time()
     async with asyncio.timeout(DOWN_WITHIN_S):
-        while (await replicas(cluster, "product"))[1] > least:  # noqa: ASYNC110 - a cluster sets no event of ours
+        while (await replicas(cluster, "user"))[1] > least:  # noqa: ASYNC110 - a cluster sets no event of ours
             await asyncio.sleep(LOOKED_AT_EVERY_S)
     print(f"back to {least} replicas {asyncio.get_running_loop().time() - began:.0f} s after the load")
