@@ -119,7 +119,8 @@ class Order:
     address: dict[str, Any]
     payment_method: str
     from_cart: bool
-    traceparent: str
+    traceparent: str | None
+    """None for an order of a release that kept the trace's id alone."""
     created_at: datetime
     history: tuple[Entry, ...] = field(default=())
     payment_id: UUID | None = None

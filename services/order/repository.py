@@ -19,7 +19,7 @@ from services.order.domain import Entry, Line, Order, OrderNotFound, Status, Sup
 MOST_CART_LINES = 100
 
 COLUMNS = """id, user_id, status, lines, currency, address, payment_method, payment_id, history, undo, from_cart,
-    coalesce(traceparent, '00-' || trace_id || '-0000000000000001-00') AS traceparent, version, attempts, created_at"""
+    traceparent, version, attempts, created_at"""
 
 PLACE = f"""
 WITH claimed AS (
@@ -32,9 +32,8 @@ WITH claimed AS (
     RETURNING order_id
 )
 INSERT INTO orders (id, user_id, status, lines, total_minor, currency, address, payment_method, history, from_cart,
-    traceparent, trace_id, created_at, lease_until)
-SELECT order_id, $1, 'pending', $4, $5, $6, $7, $8, $9, $10, $11, split_part($11, '-', 2), $12,
-    now() + make_interval(secs => $13)
+    traceparent, created_at, lease_until)
+SELECT order_id, $1, 'pending', $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13)
 FROM claimed
 RETURNING id
 """

@@ -103,9 +103,9 @@ UPDATE stock SET on_hand = on_hand + 2 WHERE product_id = '{product}';
 """
 COPY_ORDER = """
 INSERT INTO orders (id, user_id, status, lines, total_minor, currency, address, payment_method, history, from_cart,
-    trace_id, updated_at)
+    traceparent, updated_at)
 SELECT '{{stranger}}', user_id, '{status}', lines, total_minor, currency, address, payment_method, history, from_cart,
-    trace_id, now() - interval '{age}'
+    traceparent, now() - interval '{age}'
 FROM orders WHERE id = '{{sold}}'
 """
 COMMIT_STRANGER = f"""
