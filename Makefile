@@ -23,7 +23,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi audit drill drills cluster-drills bench
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi audit drill drills cluster-drills bench bench-cluster
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -104,6 +104,9 @@ drills: $(DEVELOPMENT) ## Break it in every way, into docs/drills.md, about half
 cluster-drills: $(DEVELOPMENT) ## Break what `make deploy` brought into a cluster, into docs/drills.md
 	@$(BIN)/python -m drills rollout drain pod-kill node-loss database-restart scale \
 		$(if $(SECONDS),--seconds $(SECONDS),--write) $(if $(SEED),--seed $(SEED))
+
+bench-cluster: $(DEVELOPMENT) ## Measure what the shop takes in a cluster, at rest and under load, into docs/resources.md
+	@$(BIN)/python -m bench.cluster --write
 
 bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine, into docs/benchmarks.md
 	@$(BIN)/python -m bench --write

@@ -7,6 +7,7 @@ eviction looks at. Load is the drills' shoppers, through the edge; their oracle 
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 import tempfile
@@ -20,19 +21,18 @@ from typing import Any
 
 from chassis.migrations import ROOT
 from chassis.telemetry import configure_logging
-from deploy.terminal import say, step
+from deploy.manifests import MEBI, quantity
+from deploy.terminal import step
 from drills.cluster import Cluster, in_cluster
-from drills.evidence import Evidence
-from drills.platform import PlatformError
+from drills.platform import NotHere, PlatformError
 from drills.stage import Drill, Length, Stage
 from drills.storms.cluster import SHOPPERS
 
 PAGE = ROOT / "docs" / "resources.md"
 SECONDS = 90.0
+SETTLED_AFTER_S = 20.0
 SAMPLED_EVERY_S = 10.0
 """The kubelet looks about as often itself."""
-MEBI = 2**20
-UNITS = {"Ki": 2**10, "Mi": MEBI, "Gi": 2**30}
 PLATFORM = ("edge", "user", "product", "payment", "order", "postgres")
 INTRODUCTION = """\
 # Resources
@@ -112,9 +112,7 @@ def note(usage: Usage, pod: dict[str, Any]) -> None:
 
 
 async def _control_planes(cluster: Cluster) -> list[str]:
-    nodes = await asyncio.to_thread(
-        cluster.kubectl.items, "nodes", "--selector=node-role.kubernetes.io/control-plane"
-    )
+    nodes = await asyncio.to_thread(cluster.kubectl.items, "nodes", "--selector=node-role.kubernetes.io/control-plane")
     return [node["metadata"]["name"] for node in nodes]
 
 
@@ -149,9 +147,93 @@ def _pair(asked: dict[str, str]) -> tuple[float, float]:
     return quantity(asked["cpu"]), quantity(asked["memory"])
 
 
-def quantity(text: str) -> float:
-    """A quantity as Kubernetes writes them: CPUs, or bytes."""
-    for suffix, factor in UNITS.items():
-        if text.endswith(suffix):
-            return float(text.removesuffix(suffix)) * factor
-    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
+def table(found: Sequence[Row]) -> str:
+    """The rows as Markdown, and their sum over all pods."""
+    lines = [
+        "| workload | pods | CPU requested | mean | most | limit | memory requested | most | limit |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        cpus = (row.requests[0], row.mean_cpus, row.most_cpus, row.limits[0])
+        sizes = (row.requests[1], row.most_bytes, row.limits[1])
+        cells = [row.workload, str(row.pods), *map(_cpus, cpus), *map(_bytes, sizes)]
+        lines.append("| " + " | ".join(cells) + " |")
+    pods = sum(row.pods for row in found)
+    requested, used = (sum(row.pods * row.requests[0] for row in found), sum(row.pods * row.mean_cpus for row in found))
+    memory, most = (sum(row.pods * row.requests[1] for row in found), sum(row.pods * row.most_bytes for row in found))
+    lines.append(f"| all | {pods} | {_cpus(requested)} | {_cpus(used)} | | | {_bytes(memory)} | {_bytes(most)} | |")
+    return "\n".join(lines)
+
+
+def _cpus(cpus: float) -> str:
+    return f"{cpus * 1000:.0f}m"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / MEBI:.0f} Mi"
+
+
+async def measure(seconds: float) -> str:
+    """Watch the platform at rest, then under load, and return both tables; raises PlatformError."""
+    drill = Drill("resources", "What the platform takes.", seconds, _nothing, in_cluster, SHOPPERS)
+    with tempfile.TemporaryDirectory(prefix="souk-bench-") as folder:
+        stage = Stage(drill, Length(seconds, full=True), random.randrange(10**6), Path(folder))  # noqa: S311 - a seed
+        try:
+            await stage.open()
+            cluster = stage.platform
+            with step("at rest") as result:
+                await asyncio.sleep(SETTLED_AFTER_S)
+                resting = await rows(cluster, (await watched(cluster, seconds)).values())
+                result.text = f"{sum(row.pods for row in resting)} pods"
+            with step("under load") as result:
+                stage.admit()
+                await asyncio.sleep(SETTLED_AFTER_S)
+                sent, began = stage.client.sent, time.monotonic()
+                loaded = await rows(cluster, (await watched(cluster, seconds)).values())
+                rate = (stage.client.sent - sent) / (time.monotonic() - began)
+                await stage.close()
+                result.text = f"{rate:.0f} requests a second"
+            evidence = await stage.reckon()
+        finally:
+            await stage.aclose()
+    if evidence.violations:
+        raise PlatformError("\n".join(evidence.violations))
+    return "\n\n".join(
+        (
+            f"## At rest\n\n{table(resting)}",
+            f"## Under load\n\n{SHOPPERS} shoppers without a pause, {rate:.0f} requests a second, for"
+            f" {seconds:.0f} s.\n\n{table(loaded)}",
+            f"- Command: `make bench-cluster`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n"
+            f"- Machine: {os.cpu_count()} cores, on which the cluster and the shoppers run\n"
+            f"- Versions: Kubernetes {await _kubernetes(cluster)}, {evidence.versions}",
+        )
+    )
+
+
+async def _nothing(_: Stage[Cluster]) -> None:
+    """A drill that harms nothing is never performed."""
+
+
+async def _kubernetes(cluster: Cluster) -> str:
+    version: str = json.loads(await cluster.do("get", "--raw", "/version"))["gitVersion"]
+    return version.removeprefix("v")
+
+
+def main() -> None:
+    """Measure, print the tables, and keep them if so asked."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description="What the shop takes in a cluster.")
+    parser.add_argument("--write", action="store_true", help="keep the tables in docs/resources.md")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long it is watched, at rest and under load")
+    options = parser.parse_args()
+    configure_logging("bench", "warning")
+    try:
+        tables = asyncio.run(measure(options.seconds))
+    except (NotHere, PlatformError) as error:
+        sys.exit(f"souk: {error}")
+    print(f"\n{tables}")
+    if options.write:
+        PAGE.write_text(f"{INTRODUCTION}\n{tables}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,8 @@ SECRETS_MARK = "souk.example/secrets"
 DATABASES_MARK = "souk.example/databases"
 APPLIED_MARK = "souk.example/applied"
 COMPONENT = "app.kubernetes.io/component"
+MEBI = 2**20
+UNITS = {"Ki": 2**10, "Mi": MEBI, "Gi": 2**30}
 WORKLOADS = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "Job"})
 
 
@@ -94,3 +96,11 @@ def images_of(objects: Iterable[Object]) -> list[str]:
 def identity(item: Object) -> tuple[str, str, str]:
     """What an object is known by."""
     return item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def quantity(text: str) -> float:
+    """A quantity as Kubernetes writes them: CPUs, or bytes."""
+    for suffix, factor in UNITS.items():
+        if text.endswith(suffix):
+            return float(text.removesuffix(suffix)) * factor
+    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)

@@ -18,8 +18,6 @@ from deploy.manifests import identity, parsed
 from deploy.target import overlay_folder
 
 OVERLAYS = ("base", *sorted(path.parent.name for path in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml")))
-MEBI = 2**20
-UNITS = {"Ki": 2**10, "Mi": MEBI, "Gi": 2**30}
 
 
 @cache
@@ -62,14 +60,6 @@ def labels(workload: Object) -> dict[str, str]:
 def environment(workload: Object) -> dict[str, str]:
     """What a workload's container is told."""
     return {each["name"]: each["value"] for each in container(workload).get("env", [])}
-
-
-def quantity(text: str) -> float:
-    """A quantity as Kubernetes writes them: CPUs, or bytes."""
-    for suffix, factor in UNITS.items():
-        if text.endswith(suffix):
-            return float(text.removesuffix(suffix)) * factor
-    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
 
 
 def selects(selector: dict[str, Any], found: dict[str, str]) -> bool:

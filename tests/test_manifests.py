@@ -14,10 +14,9 @@ from chassis.secrets import SERVICES
 from chassis.server import GRACE_S, KEEP_ALIVE_S
 from deploy import credentials
 from deploy.commands import Object
-from deploy.manifests import WORKLOADS, component, secrets_of
+from deploy.manifests import MEBI, WORKLOADS, component, quantity, secrets_of
 from local.edge import ROUTES
 from tests.manifests import (
-    MEBI,
     OVERLAYS,
     container,
     environment,
@@ -26,7 +25,6 @@ from tests.manifests import (
     of_kind,
     overlay,
     pod,
-    quantity,
     selects,
 )
 from tests.test_compose import RESERVED_CONNECTIONS, SETTINGS_OF, postgres_settings

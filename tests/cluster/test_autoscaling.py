@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import Counter
-from uuid import uuid4
 
 import httpx2
 import pytest
 
 from deploy.commands import CommandFailed
 from drills.cluster import Cluster
+from tests.cluster.operated import Customer
 
 pytestmark = pytest.mark.cluster
 
@@ -29,13 +29,12 @@ async def sign_in(cluster: Cluster, stop: asyncio.Event) -> Counter[int]:
     """Register, and sign in again and again, which costs the service 20 ms of CPU and whoever asks next to nothing;
     return how many answers of each status there were.
     """
-    form = {"username": f"{uuid4()}@example.com", "password": "correct horse battery staple"}
-    customer = {"email": form["username"], "password": form["password"], "name": "A customer who signs in"}
+    customer = Customer(cluster)
+    await customer.register()
     answers = Counter[int]()
     async with httpx2.AsyncClient(base_url=cluster.origin, timeout=30) as client:
-        (await client.post("/api/v1/users", json=customer)).raise_for_status()
         while not stop.is_set():
-            answer = await client.post("/api/v1/auth/token", data=form | {"grant_type": "password"})
+            answer = await client.post("/api/v1/auth/token", data=customer.form)
             answers[answer.status_code] += 1
     return answers
 
