@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = 0x50_55_4B
 """The advisory lock that a migration holds, so that two started at once run one after the other."""
 
+LOCK_TIMEOUT_S = 1
+
 
 def migrations_folder(service: str) -> Path:
     """Where a service's migrations are."""
@@ -59,9 +61,10 @@ async def _run(database_url: str) -> None:
 def _upgrade(connection: Any) -> None:
     from alembic import context
 
-    # A table lock that a long query blocks would block all queries behind it: rather fail, and be run again.
-    connection.exec_driver_sql("SET LOCAL lock_timeout = '30s'")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    # A lock of a table for which a migration waits keeps every statement waiting that comes after it, and a request
+    # has two seconds to spare at most: rather fail, having changed nothing, and be run again.
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
     context.configure(connection=connection, transactional_ddl=True)
     with context.begin_transaction():
         context.run_migrations()

@@ -53,7 +53,7 @@ def _create(target: Target, cluster: str) -> None:
             except CommandFailed as error:
                 raise Failed(f"KIND_NODE_IMAGE={target.node_image} is not there: {error}") from None
     if target.proxy_mode == "ipvs":
-        _check_ipvs(target.node_image)
+        check_ipvs(target.node_image)
     with step(f"cluster {cluster}") as result:
         result.progress("a control plane and three workers are being made, a minute or two")
         config = configuration(target)
@@ -86,7 +86,7 @@ def _has(image: str) -> bool:
     return succeeds(("docker", "image", "inspect", image))
 
 
-def _check_ipvs(node_image: str) -> None:
+def check_ipvs(node_image: str) -> None:
     """IPVS is a part of the kernel that Docker runs on, which may be a virtual machine's."""
     script = "modprobe ip_vs 2>/dev/null; test -e /proc/net/ip_vs"
     probe = ("docker", "run", "--rm", "--privileged", "--network=host", "--volume=/lib/modules:/lib/modules:ro")

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 
+import asyncpg
 import pytest
 
 from chassis.auth import AccessTokens, JwkSet
@@ -14,6 +15,7 @@ from chassis.tests.conftest import Build
 from tests.databases import MIGRATE, Databases, run_sql
 
 OPEN = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND NOT granted"
 COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'public'"
 
 
@@ -29,6 +31,36 @@ def test_two_migrations_at_once_make_one_schema(postgres: Databases) -> None:
     assert run_sql(url, COLUMNS) == run_sql(once, COLUMNS)
     postgres.drop(url)
     postgres.drop(once)
+
+
+async def test_a_migration_rather_fails_than_keeps_requests_waiting_for_a_table(postgres: Databases) -> None:
+    url = postgres.clone("order")
+    run_sql(url, "ALTER TABLE orders ADD COLUMN trace_id text")
+    run_sql(url, "UPDATE alembic_version SET version_num = '0002'")
+
+    async def migrated() -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", MIGRATE, "order", url, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await process.communicate()
+        return process.returncode, errors.decode()
+
+    reader, request = await asyncpg.connect(url), await asyncpg.connect(url)
+    async with reader.transaction():
+        await reader.fetch("SELECT FROM orders")  # and is still at work
+        migration = asyncio.create_task(migrated())
+        async with asyncio.timeout(30):
+            while not await request.fetchval(WAITING):  # noqa: ASYNC110 - PostgreSQL sets no event of ours
+                await asyncio.sleep(0.01)
+        assert await request.fetchval("SELECT count(*) FROM orders") == 0  # begun behind the migration
+        status, errors = await migration
+    assert (status, "lock timeout" in errors) == (1, True)
+    assert await request.fetchval("SELECT version_num FROM alembic_version") == "0002"
+    await reader.close()
+    await request.close()
+    assert (await migrated())[0] == 0
+    assert run_sql(url, "SELECT version_num FROM alembic_version") == expected_revision("order")
+    postgres.drop(url)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -7,7 +7,6 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from deploy.commands import run
 from drills.cluster import Cluster
 from tests.cluster.inside import Inside
 
@@ -105,21 +104,3 @@ async def test_loadbalancer_an_external_address_where_a_provider_gives_one(
     for each in given:
         host = each.get("ip") or each["hostname"]
         assert (await client.get(f"http://{host}:{web}/api/v1/categories")).status_code == 200
-
-
-def test_kube_proxy_has_the_mode_that_was_asked_for_and_rules_of_that_kind(cluster: Cluster) -> None:
-    if cluster.target.kind_cluster is None:
-        pytest.skip("the nodes of a cluster that is not kind's are not looked into")
-    config = cluster.kubectl.get("configmap", "kube-proxy", "--namespace=kube-system")["data"]["config.conf"]
-    mode = next(line.split(":")[1].strip().strip('"') for line in config.splitlines() if line.startswith("mode:"))
-    address = cluster.kubectl.get("service", "product")["spec"]["clusterIP"]
-    node = f"{cluster.target.kind_cluster}-control-plane"
-    rules = {
-        "iptables": ("iptables-save", "-t", "nat"),
-        "nftables": ("nft", "list", "ruleset"),
-        "ipvs": ("ipvsadm", "-Ln"),
-    }
-    shown = run(("docker", "exec", node, *rules[mode]))
-    found = [line for line in shown.splitlines() if address in line]
-    print(f"kube-proxy in {mode} mode: {len(found)} rules for {address}")
-    assert found
