@@ -21,7 +21,8 @@ SYSTEM = "--namespace=kube-system"
 MODE = re.compile(r"^mode: *\"?(\w*)\"?$", re.MULTILINE)
 RULES = {
     "iptables": ("iptables-save", "-t", "nat"),
-    "nftables": ("nft", "list", "ruleset"),
+    # kube-proxy's own table: the kernel keeps those of iptables as tables of nftables too.
+    "nftables": ("sh", "-c", "nft list table ip kube-proxy || true"),
     "ipvs": ("ipvsadm", "-Ln"),
 }
 
