@@ -29,6 +29,8 @@ class Answer:
     body: Any
     headers: Mapping[str, str]
     trace_id: str
+    wrong: bool = False
+    """Whether no such answer may be given to this call, whatever befell the platform; it is written down."""
 
     @property
     def for_now(self) -> bool:
@@ -117,13 +119,14 @@ class Client:
             self.wrong.append(f"{call} was answered {status} with a body that is no JSON: {answered}")
         if lose_reply:
             status, found, answered = None, None, {}
-        failure = None
+        failure, wrong = None, False
         if status is None:
             failure = LOST if lose_reply else NO_ANSWER
         elif status not in hoped and status not in taken:
             failure = str(status)
             if status not in FOR_NOW:
-                self.wrong.append(f"{call} was answered {status} {found}")
+                wrong = True
+                self.wrong.append(f"{call} was answered {status} {found or answered}")
         self.exchanges.append(
             Exchange(
                 began - self.began,
@@ -134,7 +137,7 @@ class Client:
                 retry_after="retry-after" in answered,
             )
         )
-        return Answer(status, found, answered, trace_id)
+        return Answer(status, found, answered, trace_id, wrong)
 
     async def aclose(self) -> None:
         """Close all connections."""

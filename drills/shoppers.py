@@ -59,10 +59,14 @@ class Floor:
     """Whether the network may deliver one request twice: then a refresh token may be used up by a single use."""
 
     async def insist(self, ask: Callable[[], Awaitable[Answer]], what: str) -> Answer:
-        """Repeat a request until it comes to something; raises Unresolved when the floor has closed."""
+        """Repeat a request until it comes to something; raises Unresolved when the floor has closed, or at an answer
+        that may not be: nothing can be concluded from it.
+        """
         pause_s = PAUSE_S
         while True:
             answer = await ask()
+            if answer.wrong:
+                raise Unresolved(what)
             if not answer.for_now:
                 return answer
             if self.closed.is_set():

@@ -235,16 +235,48 @@ def test_the_edge_routes_what_it_routes_in_local_mode() -> None:
         routed[path["path"]] = path["backend"]["service"]["name"]
     assert routed == ROUTES
     assert EDGE["providers"]["kubernetesIngress"]["strictPrefixMatching"] is True
-    routers = yaml.safe_load((ROOT / "k8s/base/edge/routes.yml").read_text())["http"]["routers"]
-    assert {name: router["rule"] for name, router in routers.items()} == {"home": "Path(`/`)"}
+    routers = file_routes()["routers"]
+    assert routers["home"] == {
+        "entryPoints": ["web", "websecure"],
+        "rule": "Path(`/`)",
+        "service": "noop@internal",
+        "middlewares": ["to-docs"],
+    }
+    public = [name for name, router in routers.items() if router["entryPoints"] != ["traefik"]]
+    assert public == ["home"]
+
+
+def file_routes() -> Any:
+    """What the edge routes beside the Ingress."""
+    return yaml.safe_load((ROOT / "k8s/base/edge/routes.yml").read_text())["http"]
+
+
+def test_an_edge_is_ready_when_it_has_read_the_ingress() -> None:
+    (edge,) = (each for each in DEPLOYMENTS.values() if each["metadata"]["name"] == "edge")
+    path, port = (container(edge)["readinessProbe"]["httpGet"][key] for key in ("path", "port"))
+    (number,) = (each["containerPort"] for each in container(edge)["ports"] if each["name"] == port)
+    assert EDGE["entryPoints"]["traefik"]["address"] == f":{number}"
+    ready = file_routes()["routers"]["ready"]
+    assert ready["rule"] == f"Path(`{path}`)"
+    (asked,) = ready["middlewares"]
+    (ingress,) = of_kind(BASE, "Ingress").values()
+    names = {
+        f"/api/http/routers/web-{ingress['metadata']['namespace']}-{ingress['metadata']['name']}"
+        f"{each['path'].replace('/', '-')}@kubernetes"
+        for each in ingress["spec"]["rules"][0]["http"]["paths"]
+    }
+    assert file_routes()["middlewares"][asked]["replacePath"]["path"] in names
 
 
 def test_what_the_edge_does_to_a_request_is_what_compose_s_does() -> None:
-    here, compose = (
-        yaml.safe_load((ROOT / path).read_text())["http"] for path in ("k8s/base/edge/routes.yml", "compose/routes.yml")
-    )
-    assert here["middlewares"] == compose["middlewares"]
-    assert here["routers"]["home"] == compose["routers"]["home"]
+    here, compose = file_routes(), yaml.safe_load((ROOT / "compose/routes.yml").read_text())["http"]
+    assert compose["middlewares"].items() <= here["middlewares"].items()
+    used = {
+        name for router in here["routers"].values() if "web" in router["entryPoints"] for name in router["middlewares"]
+    }
+    used |= {name.removesuffix("@file") for name in EDGE["entryPoints"]["web"]["http"]["middlewares"]}
+    assert used == compose["middlewares"].keys()
+    assert compose["routers"]["home"].items() <= here["routers"]["home"].items()
 
 
 def test_nobody_may_read_the_secrets_of_the_cluster() -> None:
