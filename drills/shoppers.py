@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from drills.client import Answer, Client
 from drills.oracle import Checkout, Ledger, Told
@@ -45,6 +45,8 @@ class Floor:
 
     client: Client
     seed: int
+    run: str = field(default_factory=lambda: uuid4().hex[:12])
+    """Told apart from every other, since a cluster still has the customers of the drills before."""
     ledger: Ledger = field(default_factory=Ledger)
     product_ids: list[str] = field(default_factory=list[str])
     methods: dict[str, int] = field(default_factory=lambda: dict(METHODS))
@@ -109,7 +111,7 @@ class Shopper:
     async def sign_in(self) -> None:
         """Register as somebody new and sign in; raises Unresolved."""
         self._accounts += 1
-        email = f"shopper-{self._floor.seed}-{self._number}-{self._accounts}@souk.example"
+        email = f"shopper-{self._floor.run}-{self._number}-{self._accounts}@souk.example"
         account = {"email": email, "password": PASSWORD, "name": f"Shopper {self._number}"}
         # A repetition of one whose answer was lost finds the e-mail taken: by this very account.
         await self._floor.insist(

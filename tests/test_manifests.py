@@ -156,7 +156,20 @@ def test_a_roll_out_takes_no_replica_away_before_there_is_another(name: str) -> 
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     assert spec["minReadySeconds"] == 5
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 45
-    assert container(DEPLOYMENTS[name])["lifecycle"]["preStop"] == {"sleep": {"seconds": 8}}
+    assert container(DEPLOYMENTS[name])["lifecycle"]["preStop"].keys() == {"sleep"}
+
+
+def test_an_edge_that_goes_waits_until_its_clients_have_gone_to_another() -> None:
+    slept_s = container(DEPLOYMENTS["edge"])["lifecycle"]["preStop"]["sleep"]["seconds"]
+    for name in ("web", "websecure"):
+        transport = EDGE["entryPoints"][name]["transport"]
+        open_s, grace_s = (
+            float(text.removesuffix("s"))
+            for text in (transport["keepAliveMaxTime"], transport["lifeCycle"]["graceTimeOut"])
+        )
+        # A last connection may come a second or two after the pod was told, and is closed by an answer after 5 s.
+        assert slept_s >= 2 + 2 * open_s
+        assert pod(DEPLOYMENTS["edge"])["terminationGracePeriodSeconds"] >= slept_s + grace_s + 5
 
 
 def test_a_pod_that_goes_serves_until_everybody_knows_and_ends_what_it_began() -> None:
