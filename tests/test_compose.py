@@ -24,6 +24,11 @@ OF_ITS_OWN_MODE = {"listen_addresses", "max_connections"}
 RESERVED_CONNECTIONS = 3
 """PostgreSQL's default of `superuser_reserved_connections`."""
 
+BACKEND_BYTES = 5.5 * 2**20
+"""What a backend that has served for a while has of its own: of the processes that the kernel listed when it killed one
+of 120 in 512 MiB (the drill `scale`), the mean.
+"""
+
 
 def read(path: str) -> Tree:
     """Parse a YAML file of the repository."""
@@ -178,6 +183,13 @@ def test_the_pools_fit_into_postgres() -> None:
         default = SETTINGS_OF[service].model_fields["database_pool_size"].default
         pools += replicas(service) * int(CONTAINERS[service]["environment"].get("DATABASE_POOL_SIZE", default))
     assert pools < int(postgres_settings()["max_connections"]) - RESERVED_CONNECTIONS
+
+
+def test_postgres_has_memory_for_all_its_connections() -> None:
+    settings = postgres_settings()
+    limit = int(CONTAINERS["postgres"]["deploy"]["resources"]["limits"]["memory"].removesuffix("M")) * 2**20
+    buffers = int(settings["shared_buffers"].removesuffix("MB")) * 2**20
+    assert buffers + int(settings["max_connections"]) * BACKEND_BYTES < limit
 
 
 def test_postgres_is_tuned_as_in_local_mode() -> None:

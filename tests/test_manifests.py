@@ -27,7 +27,7 @@ from tests.manifests import (
     pod,
     selects,
 )
-from tests.test_compose import RESERVED_CONNECTIONS, SETTINGS_OF, postgres_settings
+from tests.test_compose import BACKEND_BYTES, RESERVED_CONNECTIONS, SETTINGS_OF, postgres_settings
 
 KUBERNETES = "1.36"
 """The version of the node image in deploy/target.py."""
@@ -212,13 +212,13 @@ def test_the_pools_of_all_replicas_fit_into_postgres_while_a_release_rolls() -> 
     assert pools + migrations < int(settings_of_postgres()["max_connections"]) - RESERVED_CONNECTIONS
 
 
-def test_postgres_is_tuned_as_in_compose_but_for_its_size_and_its_backups() -> None:
+def test_postgres_is_tuned_as_in_compose_and_has_memory_for_all_its_connections() -> None:
     of_its_own = {"max_connections", "shared_buffers", "effective_cache_size", "wal_level", "max_wal_senders"}
     here = {name: value for name, value in settings_of_postgres().items() if name not in of_its_own}
     assert here == {name: value for name, value in postgres_settings().items() if name not in of_its_own}
     limit = quantity(container(POSTGRES)["resources"]["limits"]["memory"])
     buffers = int(settings_of_postgres()["shared_buffers"].removesuffix("MB")) * MEBI
-    assert buffers * 4 == limit
+    assert buffers + int(settings_of_postgres()["max_connections"]) * BACKEND_BYTES < limit
 
 
 def total(objects: list[Object], replicas: dict[str, int], resource: str) -> float:
