@@ -157,6 +157,8 @@ def main() -> None:
     try:
         target = read_target()
         kubectl = Kubectl(target.context, NAMESPACE)
+        if arguments.command not in {"up", "down"}:
+            cluster.check_answer(target, kubectl)
         match arguments.command:
             case "up":
                 up(target)

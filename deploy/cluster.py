@@ -38,7 +38,7 @@ def ensure(target: Target, kubectl: Kubectl) -> None:
     elif cluster is not None:
         with step(f"cluster {cluster}") as result:
             _wake(cluster, result)
-    _check_answer(target, kubectl)
+    check_answer(target, kubectl)
     if target.proxy_mode is not None:
         _check_proxy_mode(target.proxy_mode, kubectl)
 
@@ -113,9 +113,11 @@ def _known(context: str) -> bool:
     return context in run(("kubectl", "config", "get-contexts", "--output=name")).split()
 
 
-def _check_answer(target: Target, kubectl: Kubectl) -> None:
+def check_answer(target: Target, kubectl: Kubectl) -> None:
+    """See that the cluster is there and answers; raises Failed."""
     if not _known(target.context):
-        raise Failed(f"the context {target.context} is not in the kubeconfig: kubectl config get-contexts")
+        mend = "kubectl config get-contexts" if target.existing else "make deploy makes that cluster"
+        raise Failed(f"the context {target.context} is not in the kubeconfig: {mend}")
     ends_at = monotonic() + (ANSWER_TIMEOUT_S if target.kind_cluster else 15)
     while True:
         try:
