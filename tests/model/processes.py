@@ -41,7 +41,18 @@ from services.payment.refunds import Refunds
 from services.payment.simulator import Simulator
 from services.product.repository import Stock
 from services.product.schemas import Wanted
-from tests.model.world import CURRENCY, KEY, ORDER_ID, PRODUCT_ID, QUANTITY, TOTAL_MINOR, TRACE_ID, USER_ID, Row, Rows
+from tests.model.world import (
+    CURRENCY,
+    KEY,
+    ORDER_ID,
+    PRODUCT_ID,
+    QUANTITY,
+    TOTAL_MINOR,
+    TRACEPARENT,
+    USER_ID,
+    Row,
+    Rows,
+)
 
 BUDGET_S = 5.0
 FINGERPRINT = b"the same body"
@@ -309,7 +320,7 @@ def run(begin: Begin, answers: Sequence[Any]) -> tuple[Place, str]:
     loop = Loop()
 
     async def in_trace(process: Awaitable[Any]) -> Any:
-        current.set(Context(trace_id=TRACE_ID))
+        current.set(Context(traceparent=TRACEPARENT))
         return await process
 
     task = loop.create_task(in_trace(begin()))

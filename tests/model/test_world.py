@@ -33,7 +33,7 @@ from tests.model.world import (
     QUANTITY,
     REFERENCE,
     TOTAL_MINOR,
-    TRACE_ID,
+    TRACEPARENT,
     USER_ID,
     World,
 )
@@ -48,7 +48,7 @@ ITEMS = [{"product_id": PRODUCT_ID, "quantity": QUANTITY}]
 
 PUT_ORDER = """
 INSERT INTO orders (id, user_id, status, lines, total_minor, currency, address, payment_method, payment_id, history,
-    undo, from_cart, trace_id, version, created_at, lease_until)
+    undo, from_cart, traceparent, version, created_at, lease_until)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, false, $12, $13, $14,
     CASE WHEN $15 THEN now() - interval '1 s' END)
 """
@@ -69,7 +69,7 @@ async def put_order(connection: Connection, world: World) -> None:
     row = model.order_row(world)
     await connection.execute(
         PUT_ORDER, row["id"], row["user_id"], row["status"], row["lines"], TOTAL_MINOR, CURRENCY, row["address"],
-        row["payment_method"], row["payment_id"], row["history"], row["undo"], TRACE_ID, row["version"], MOMENT,
+        row["payment_method"], row["payment_id"], row["history"], row["undo"], TRACEPARENT, row["version"], MOMENT,
         world.lease,
     )  # fmt: skip
     answer = world.answer or (None, None, None)

@@ -23,7 +23,7 @@ USER_ID = UUID(int=2)
 PRODUCT_ID = UUID(int=3)
 PAYMENT_ID = UUID(int=4)
 KEY = "key"
-TRACE_ID = "0" * 31 + "1"
+TRACEPARENT = f"00-{1:032x}-{1:016x}-00"
 QUANTITY = 1
 UNITS = 2
 """On hand at first: enough for taking what is ordered twice, were that possible, and all for a rival."""
@@ -131,7 +131,7 @@ def order_row(world: World) -> Row:
         history=orjson.loads(world.history),
         undo=None if world.undo is None else orjson.loads(world.undo),
         from_cart=False,
-        trace_id=TRACE_ID,
+        traceparent=TRACEPARENT,
         version=world.version,
         attempts=0,
         created_at=MOMENT,
