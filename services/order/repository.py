@@ -7,7 +7,7 @@ buyer who cancels, one wins and the other is told that it was superseded.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -111,6 +111,11 @@ RETURNING {COLUMNS}
 
 POSTPONE = "UPDATE orders SET lease_until = now() + make_interval(secs => $2) WHERE id = $1 AND lease_until IS NOT NULL"
 
+UNFINISHED = """
+SELECT count(*), coalesce(extract(epoch FROM now() - min(updated_at)), 0)::float8
+FROM orders WHERE lease_until IS NOT NULL
+"""
+
 CHANGED = """
 SELECT orders.id, orders.history
 FROM unnest($1::uuid[], $2::integer[]) AS watched(id, seen)
@@ -176,6 +181,15 @@ class Answered:
     order_id: UUID
     deferred: bool
     answer: StoredAnswer | None
+
+
+class Unfinished(NamedTuple):
+    """How many orders are not at an end, and the seconds since the last step of the one that waits longest for its
+    next. Of an order of last year whose buyer cancels now it is the decision.
+    """
+
+    count: int
+    oldest_s: float
 
 
 def _lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -344,6 +358,12 @@ class Orders:
         """The whole histories of those orders that have more entries than were seen."""
         rows = await self._database.fetch(CHANGED, list(seen), list(seen.values()))
         return {row["id"]: entries(row["history"]) for row in rows}
+
+    async def unfinished(self) -> Unfinished:
+        """The orders that something is left to do for, in the hands of whichever replica."""
+        row = await self._database.fetchrow(UNFINISHED)
+        assert row is not None
+        return Unfinished(*row)
 
     async def forget_keys(self, limit: int) -> int:
         """Delete idempotency keys that are older than 24 hours; returns how many."""

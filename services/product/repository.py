@@ -415,6 +415,14 @@ class Held(NamedTuple):
     changed: bool
 
 
+class HeldStock(NamedTuple):
+    """The reservations that hold units, the units, and the products of which they hold 90% or more of what is there."""
+
+    reservations: int
+    units: int
+    nearly_reserved_products: int
+
+
 class Stock:
     """Units on hand, what orders hold of them, and how they came."""
 
@@ -542,9 +550,15 @@ class Stock:
         """
         return await self._database.fetchval(EXPIRE, most)
 
-    async def held(self) -> int:
-        """How many reservations hold units now."""
-        return await self._database.fetchval("SELECT count(*) FROM reservations WHERE status = 'held'")
+    async def held(self) -> HeldStock:
+        """What reservations hold now."""
+        row = await self._database.fetchrow(HELD)
+        assert row is not None
+        return HeldStock(*row)
+
+    async def on_hand(self) -> int:
+        """The units on hand of all products. Reads all of the table: 0.1 us a product."""
+        return await self._database.fetchval(ON_HAND)
 
 
 RESERVE = f"""
@@ -682,6 +696,21 @@ WITH due AS MATERIALIZED (
 )
 SELECT count(*) FROM expired
 """
+
+
+# What is held comes from the few reservations that hold it, by their index, and not from all of the stock: an index of
+# `stock` on its own numbers would have every checkout write to it.
+HELD = f"""
+SELECT (SELECT count(*) FROM reservations WHERE status = 'held'), coalesce(sum(units), 0)::bigint,
+    count(*) FILTER (WHERE (
+        SELECT s.reserved * 10 >= s.on_hand * 9 FROM stock s WHERE s.product_id = held.product_id
+    ))
+FROM (
+    SELECT product_id, sum(quantity) AS units FROM reservations, {ITEMS} WHERE status = 'held' GROUP BY product_id
+) held
+"""
+
+ON_HAND = "SELECT coalesce(sum(on_hand), 0)::bigint FROM stock"
 
 
 IMPORT = """
