@@ -19,7 +19,13 @@ from services.user.settings import UserSettings
 Tree = dict[str, Any]
 
 SETTINGS_OF = {"user": UserSettings, "product": ProductSettings, "payment": PaymentSettings, "order": OrderSettings}
-OF_ITS_OWN_MODE = {"listen_addresses", "max_connections"}
+STATEMENTS_COUNTED = {
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.max": "1000",
+    "pg_stat_statements.track_utility": "off",
+}
+"""What the embedded PostgreSQL has no library for."""
+OF_ITS_OWN_MODE = {"listen_addresses", "max_connections", *STATEMENTS_COUNTED}
 """Where the embedded PostgreSQL differs: it answers on a socket, and several platforms under test share it."""
 RESERVED_CONNECTIONS = 3
 """PostgreSQL's default of `superuser_reserved_connections`."""
@@ -178,6 +184,10 @@ def test_the_pools_fit_into_postgres() -> None:
         default = SETTINGS_OF[service].model_fields["database_pool_size"].default
         pools += replicas(service) * int(CONTAINERS[service]["environment"].get("DATABASE_POOL_SIZE", default))
     assert pools < int(postgres_settings()["max_connections"]) - RESERVED_CONNECTIONS
+
+
+def test_postgres_counts_statements_but_for_those_that_may_hold_a_password() -> None:
+    assert postgres_settings().items() >= STATEMENTS_COUNTED.items()
 
 
 def test_postgres_is_tuned_as_in_local_mode() -> None:
