@@ -114,7 +114,7 @@ def metrics_overhead(shop: Shop) -> Iterator[Row]:
     yield Row("metrics of a request", f"{ratio:.2f} bare ({measured.cpu_us:.1f} us)", "<= 0.5 bare", ratio <= 0.5)
 
 
-def exposition(_: Shop) -> Iterator[Row]:
+def exposition(_shop: Shop) -> Iterator[Row]:
     """What a scrape costs a replica that has given every answer to every operation, in CPU and in bytes."""
     scrapes = 50
     for service in create_services():

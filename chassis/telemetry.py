@@ -8,7 +8,7 @@ when somebody scrapes: docs/decisions/metrics.md has the measurement.
 import logging
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Self
 
 import orjson
@@ -140,6 +140,9 @@ class HttpMetrics(Collector):
 
 class _Bounded(MetricWrapperBase):
     """A family whose labels take no more values than LABELS says; what is beyond them is counted as OTHER."""
+
+    _labelnames: tuple[str, ...]
+    _metrics: dict[Sequence[str], Any]
 
     def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
         values = tuple(map(str, labelvalues or (labelkwargs[name] for name in self._labelnames)))

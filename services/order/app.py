@@ -46,7 +46,7 @@ def create_app(settings: OrderSettings, transports: Transports | None = None) ->
 
     async def count_unfinished() -> None:
         unfinished = await orders.unfinished()
-        metrics.unfinished.set(unfinished.count)
+        metrics.unfinished.set(unfinished.orders)
         metrics.oldest_unfinished_s.set(unfinished.oldest_s)
 
     service.worker("saga-recovery", lambda: saga.recover(settings.checkout_budget_s), every_s=settings.recover_every_s)

@@ -196,7 +196,7 @@ class Unfinished(NamedTuple):
     next. Of an order of last year whose buyer cancels now it is the decision.
     """
 
-    count: int
+    orders: int
     oldest_s: float
 
 

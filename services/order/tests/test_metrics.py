@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import asyncpg
+import httpx2
 import orjson
 import pytest
 
@@ -35,7 +36,9 @@ def order_url(database_url: Callable[[str], str]) -> str:
 @pytest.fixture
 async def service(order_url: str) -> AsyncIterator[Service]:
     # Nothing here calls product or payment: no order's lease runs out.
-    peers = dict.fromkeys(("user", "product", "payment"), UserTokens().transport())
+    peers: dict[str, httpx2.AsyncBaseTransport] = dict.fromkeys(
+        ("user", "product", "payment"), UserTokens().transport()
+    )
     service = create_app(settings_for(OrderSettings, "order", order_url), peers)
     yield service
     await service.database.close()
