@@ -53,7 +53,7 @@ class Buyer:
             address={"line1": "1 Market Square"},
             payment_method="tok_visa",
             from_cart=True,
-            trace_id="0" * 32,
+            traceparent=f"00-{'0' * 32}-{'0' * 16}-00",
             at=MOMENT,
         )
 
