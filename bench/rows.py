@@ -16,9 +16,10 @@ from bench.measure import Cost, ServerProcess, cost, server, side_by_side
 from bench.shop import Shop, order
 from chassis.clients import Peer
 from chassis.telemetry import HttpMetrics, Telemetry
-from chassis.testing import credential
+from chassis.testing import answer_in_every_way, credential
 from chassis.transport import PooledTransport
 from local.ports import free_ports
+from tests.openapi import create_services
 
 CONNECTIONS = 32
 ROUND_S = 3.0
@@ -111,6 +112,22 @@ def metrics_overhead(shop: Shop) -> Iterator[Row]:
         unit, measured = side_by_side(lambda: _read(unit_process, ["/"]), observe)
     ratio = measured.cpu_us / unit.cpu_us
     yield Row("metrics of a request", f"{ratio:.2f} bare ({measured.cpu_us:.1f} us)", "<= 0.5 bare", ratio <= 0.5)
+
+
+def exposition(_shop: Shop) -> Iterator[Row]:
+    """What a scrape costs a replica that has given every answer to every operation, in CPU and in bytes."""
+    scrapes = 50
+    for service in create_services():
+        answer_in_every_way(service)
+        text = service.telemetry.exposition()
+        began = time.process_time()
+        for _ in range(scrapes):
+            service.telemetry.exposition()
+        spent_ms = (time.process_time() - began) / scrapes * 1000
+        series = sum(not line.startswith(b"#") for line in text.splitlines())
+        measured = f"{spent_ms:.1f} ms, {len(text) / 1000:.0f} kB, {series} series"
+        kept = spent_ms <= 20 and len(text) <= 150_000 and series <= 1500
+        yield Row(f"a scrape of {service.service_name}", measured, "<= 20 ms, <= 150 kB, <= 1500 series", kept)
 
 
 def peer_call(shop: Shop) -> Iterator[Row]:
@@ -208,7 +225,7 @@ def start_and_size(shop: Shop) -> Iterator[Row]:
 
 TABLES = {
     "Reads": (reads_repeated, reads_distinct),
-    "What every request and call pays": (metrics_overhead, peer_call),
+    "What every request and call pays": (metrics_overhead, exposition, peer_call),
     "Checkout": (checkout, hot_product),
     "Start and memory": (start_and_size,),
 }

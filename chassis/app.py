@@ -29,6 +29,7 @@ from chassis.clients import Peer
 from chassis.context import Context, current
 from chassis.database import Database
 from chassis.migrations import expected_revision
+from chassis.postgres_metrics import READ_EVERY_S, PostgresMetrics
 from chassis.problems import (
     ContentTooLarge,
     InternalError,
@@ -432,6 +433,9 @@ def create_service(
     service.prepare(service.database.warm)
     service.prepare(access_tokens.warm)
     problems.install(service)
+    postgres = PostgresMetrics(service.database)
+    service.telemetry.registry.register(postgres)
+    service.worker("postgres-metrics", postgres.read, every_s=READ_EVERY_S)
 
     async def livez() -> Response:
         """Whether the process's event loop turns; nothing else."""

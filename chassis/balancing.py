@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 import structlog
 
@@ -144,6 +144,8 @@ class Balancer:
         """In the order of their ejection."""
         self._all_fail = False
         self._ejections = telemetry.peer_ejections
+        for reason in get_args(Reason):
+            self._ejections.labels(peer, reason)
         telemetry.peer_endpoints.labels(peer).set_function(lambda: len(self._endpoints))
         telemetry.peer_endpoints_ejected.labels(peer).set_function(lambda: len(self._ejected))
 

@@ -251,7 +251,7 @@ class Database(Statements):
     async def revision(self) -> str:
         """The schema's revision as Alembic noted it; empty where nothing was migrated yet."""
         try:
-            return await self.fetchval("SELECT version_num FROM alembic_version") or ""
+            return await self.fetchval("SELECT /* revision */ version_num FROM alembic_version") or ""
         except asyncpg.UndefinedTableError:
             return ""
 

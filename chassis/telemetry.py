@@ -8,13 +8,14 @@ when somebody scrapes: docs/decisions/metrics.md has the measurement.
 import logging
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable, MutableMapping
-from typing import Any
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, Self
 
 import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -31,6 +32,30 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 UNMATCHED = "none"
 """The handler of a path that no route knows, as prometheus-fastapi-instrumentator calls it. A raw path never becomes
 a label: whoever sends random URLs would make a series of each."""
+
+LABELS: Mapping[str, int] = {
+    "from": 2,
+    "grant_type": 2,
+    "handler": 48,
+    "le": 25,
+    "method": 8,
+    "operation": 4,
+    "outcome": 8,
+    "peer": 4,
+    "reason": 8,
+    "result": 4,
+    "state": 4,
+    "statement": 10,
+    "status": 24,
+    "step": 4,
+    "table": 24,
+    "work": 4,
+    "worker": 8,
+}
+"""Every label that a family may have, and how many values it takes in one: docs/metrics.md says what they mean. An id,
+an address, a name or a path is none of them, since a client could make series with it."""
+OTHER = "other"
+"""The value that stands for all those beyond a label's number."""
 
 
 class _Handled:
@@ -113,6 +138,43 @@ class HttpMetrics(Collector):
         return (requests, received, sent, high_resolution, duration)
 
 
+class _Bounded(MetricWrapperBase):
+    """A family whose labels take no more values than LABELS says; what is beyond them is counted as OTHER."""
+
+    _labelnames: tuple[str, ...]
+    _metrics: dict[Sequence[str], Any]
+
+    def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
+        values = tuple(map(str, labelvalues or (labelkwargs[name] for name in self._labelnames)))
+        if values not in self._metrics:
+            pairs = zip(self._labelnames, values, strict=True)
+            values = tuple(self._bounded(position, *pair) for position, pair in enumerate(pairs))
+        return super().labels(*values)
+
+    def _bounded(self, position: int, label: str, value: str) -> str:
+        known = {values[position] for values in self._metrics} - {OTHER}
+        return value if value in known or len(known) < LABELS[label] else OTHER
+
+
+class BoundedCounter(_Bounded, Counter):
+    pass
+
+
+class BoundedGauge(_Bounded, Gauge):
+    pass
+
+
+class BoundedHistogram(_Bounded, Histogram):
+    pass
+
+
+def _known(name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = sorted(set(labels) - LABELS.keys())
+    if unknown:
+        raise ValueError(f"{name} cannot have the label {', '.join(unknown)}: LABELS has those that there are")
+    return labels
+
+
 class Telemetry:
     """The metrics of one service. Each service has a registry of its own, since local mode runs four in a process."""
 
@@ -148,16 +210,18 @@ class Telemetry:
         )
 
     def counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
-        """A counter of this service; its name gets `_total`."""
-        return Counter(name, help_text, labels, registry=self.registry)
+        """A counter of this service; its name gets `_total`. Raises ValueError for a label that is not in LABELS."""
+        return BoundedCounter(name, help_text, _known(name, labels), registry=self.registry)
 
     def gauge(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Gauge:
-        """A gauge of this service."""
-        return Gauge(name, help_text, labels, registry=self.registry)
+        """A gauge of this service. Raises ValueError for a label that is not in LABELS."""
+        return BoundedGauge(name, help_text, _known(name, labels), registry=self.registry)
 
     def histogram(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Histogram:
-        """A histogram of this service, in seconds, with the bounds of BY_HANDLER_S."""
-        return Histogram(name, help_text, labels, registry=self.registry, buckets=BY_HANDLER_S)
+        """A histogram of this service, in seconds, with the bounds of BY_HANDLER_S. Raises ValueError for a label that
+        is not in LABELS.
+        """
+        return BoundedHistogram(name, help_text, _known(name, labels), registry=self.registry, buckets=BY_HANDLER_S)
 
     def exposition(self) -> bytes:
         """All families in Prometheus' text format."""

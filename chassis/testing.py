@@ -13,10 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from jwt.algorithms import OKPAlgorithm
 
+from chassis.app import Service
 from chassis.auth import ACCESS_TOKEN_TYPE, ALGORITHM, ISSUER, JwkSet, Role, ServiceCredential
 from chassis.in_process import InProcessTransport
 from chassis.settings import ServiceSettings
+from chassis.telemetry import METHODS, UNMATCHED
 
+STATUSES = (200, 201, 202, 204, 304, 400, 401, 402, 403, 404, 405, 409, 412, 413, 415, 422, 429, 500, 503)
+"""Every status that the contract has."""
 CALLERS = ("user", "product", "payment", "order", "audit")
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
@@ -76,6 +80,16 @@ class UserTokens:
         app = FastAPI(openapi_url=None)
         app.add_api_route("/api/v1/auth/jwks", self.jwks)
         return InProcessTransport(app)
+
+
+def answer_in_every_way(service: Service) -> None:
+    """Count an answer of each kind to each operation of the contract, and to what no route knows, as if it were given:
+    the most series that requests can make.
+    """
+    operations = [(path, method.upper()) for path, methods in service.openapi()["paths"].items() for method in methods]
+    for handler, method in (*operations, *((UNMATCHED, method) for method in (*METHODS, "BREW"))):
+        for status in STATUSES:
+            service.telemetry.http.observe(handler, method, status, 123.456789, 12_345, 123_456)
 
 
 def in_process(app: Any) -> InProcessTransport:

@@ -15,6 +15,11 @@ ALTER ROLE :"name" LOGIN PASSWORD :'password';
 SELECT format('CREATE DATABASE %I OWNER %I', :'name', :'name')
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'name') \gexec
 REVOKE ALL ON DATABASE :"name" FROM PUBLIC;
+
+\connect :name
+SET client_min_messages = warning;
+-- For the service's metrics. Each role sees its own statements, and needs no right for that.
+CREATE EXTENSION IF NOT EXISTS pg_stat_statements SCHEMA public;
 SQL
     echo "$name is there"
 done

@@ -19,7 +19,13 @@ from services.user.settings import UserSettings
 Tree = dict[str, Any]
 
 SETTINGS_OF = {"user": UserSettings, "product": ProductSettings, "payment": PaymentSettings, "order": OrderSettings}
-OF_ITS_OWN_MODE = {"listen_addresses", "max_connections"}
+STATEMENTS_COUNTED = {
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.max": "1000",
+    "pg_stat_statements.track_utility": "off",
+}
+"""What the embedded PostgreSQL has no library for."""
+OF_ITS_OWN_MODE = {"listen_addresses", "max_connections", *STATEMENTS_COUNTED}
 """Where the embedded PostgreSQL differs: it answers on a socket, and several platforms under test share it."""
 RESERVED_CONNECTIONS = 3
 """PostgreSQL's default of `superuser_reserved_connections`."""
@@ -190,6 +196,10 @@ def test_postgres_has_memory_for_all_its_connections() -> None:
     limit = int(CONTAINERS["postgres"]["deploy"]["resources"]["limits"]["memory"].removesuffix("M")) * 2**20
     buffers = int(settings["shared_buffers"].removesuffix("MB")) * 2**20
     assert buffers + int(settings["max_connections"]) * BACKEND_BYTES < limit
+
+
+def test_postgres_counts_statements_but_for_those_that_may_hold_a_password() -> None:
+    assert postgres_settings().items() >= STATEMENTS_COUNTED.items()
 
 
 def test_postgres_is_tuned_as_in_local_mode() -> None:

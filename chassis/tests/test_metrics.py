@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_fastapi_instrumentator import Instrumentator
 
 from chassis.app import Service
-from chassis.telemetry import BY_HANDLER_S, HIGH_RESOLUTION_S
+from chassis.telemetry import BY_HANDLER_S, HIGH_RESOLUTION_S, LABELS, OTHER, Telemetry
 from chassis.testing import client
 from chassis.tests.application import Gate, answer_with
 from chassis.tests.asgi import Request
@@ -237,6 +237,34 @@ async def test_what_else_a_service_tells(http: httpx2.AsyncClient) -> None:
     assert expected.items() <= kinds.items()
     assert all(family.documentation for family in families.values())
     assert value(families, "souk_peer_requests", "souk_peer_requests_total", peer="user", outcome="answered") == 0
+
+
+@pytest.mark.parametrize("label", ["user_id", "email", "path", "trace_id", "Outcome"])
+@pytest.mark.parametrize("kind", ["counter", "gauge", "histogram"])
+def test_a_label_that_is_not_in_the_list_is_refused_at_registration(kind: str, label: str) -> None:
+    telemetry = Telemetry("order")
+    with pytest.raises(ValueError, match=f"souk_things cannot have the label {label}"):
+        getattr(telemetry, kind)("souk_things", "Things.", ("outcome", label))
+    assert b"souk_things" not in telemetry.exposition()
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "histogram"])
+def test_values_beyond_a_label_s_number_are_other(kind: str) -> None:
+    telemetry = Telemetry("order")
+    family = getattr(telemetry, kind)("souk_things", "Things.", ("peer", "outcome"))
+    count = "observe" if kind == "histogram" else "inc"
+    for number in range(1000):
+        getattr(family.labels("product", f"what a user sent: {number}"), count)(1)
+    sample = {"counter": "souk_things_total", "gauge": "souk_things", "histogram": "souk_things_count"}[kind]
+    counted = {
+        found.labels["outcome"]: found.value
+        for metric in telemetry.registry.collect()
+        for found in metric.samples
+        if found.name == sample
+    }
+    kept = [f"what a user sent: {number}" for number in range(LABELS["outcome"])]
+    assert counted == dict.fromkeys(kept, 1.0) | {OTHER: 1000.0 - len(kept)}
+    assert family.labels(outcome="one more", peer="product") is family.labels("product", OTHER)
 
 
 async def test_two_services_of_one_process_count_apart(build: Build) -> None:

@@ -35,6 +35,9 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT, INSERT
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"app";
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"app";
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO :"app";
+-- For the service's metrics, where the server has it. Each role sees its own statements, and needs no right for that.
+SELECT 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements SCHEMA public'
+WHERE EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements') \gexec
 SQL
     echo "souk_$service is there"
 done

@@ -7,7 +7,7 @@ buyer who cancels, one wins and the other is told that it was superseded.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -22,7 +22,7 @@ COLUMNS = """id, user_id, status, lines, currency, address, payment_method, paym
     traceparent, version, attempts, created_at"""
 
 PLACE = f"""
-WITH claimed AS (
+WITH /* place order */ claimed AS (
     INSERT INTO idempotency_keys AS taken (user_id, key, fingerprint, order_id)
     VALUES ($1, $2, $3, uuidv7())
     ON CONFLICT (user_id, key) DO UPDATE
@@ -39,26 +39,31 @@ RETURNING id
 """
 
 ANSWERED = f"""
-SELECT keys.fingerprint, keys.deferred, keys.status, keys.body, keys.location, keys.order_id
+SELECT /* kept answer */ keys.fingerprint, keys.deferred, keys.status, keys.body, keys.location, keys.order_id
 FROM idempotency_keys AS keys
 WHERE keys.user_id = $1 AND keys.key = $2 AND keys.created_at >= now() - interval '{KEPT_HOURS} hours'
 """
 
-ANSWER_OF = "SELECT status, body, location FROM idempotency_keys WHERE order_id = $1 AND status IS NOT NULL"
+ANSWER_OF = """
+SELECT /* answer of order */ status, body, location FROM idempotency_keys WHERE order_id = $1 AND status IS NOT NULL
+"""
 
-GET = f"SELECT {COLUMNS} FROM orders WHERE id = $1"
+GET = f"SELECT /* order */ {COLUMNS} FROM orders WHERE id = $1"
 GET_OF_USER = f"{GET} AND (user_id = $2 OR $3)"
 
-LIST = f"SELECT {COLUMNS} FROM orders WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
-LIST_BY_STATUS = (
-    f"SELECT {COLUMNS} FROM orders WHERE user_id = $1 AND status = $4 AND id < $2 ORDER BY id DESC LIMIT $3"
-)
+LIST = f"""
+SELECT /* orders of user */ {COLUMNS} FROM orders WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
+"""
+LIST_BY_STATUS = f"""
+SELECT /* orders of user by status */ {COLUMNS} FROM orders
+WHERE user_id = $1 AND status = $4 AND id < $2 ORDER BY id DESC LIMIT $3
+"""
 AFTER_ALL = UUID(int=2**128 - 1)
 
 # No indexed column changes while the saga goes forward, so PostgreSQL writes no index (a heap-only tuple): the lease is
 # longer than a request works on an order, and there is no index by status.
 MOVE = """
-UPDATE orders
+UPDATE orders /* move order */
 SET status = $3, history = $4, payment_id = $5, undo = $6, version = version + 1, updated_at = now(),
     lease_until = coalesce(lease_until, now() + make_interval(secs => $7))
 WHERE id = $1 AND version = $2
@@ -66,7 +71,7 @@ RETURNING version
 """
 
 SETTLE = """
-WITH settled AS (
+WITH /* settle order */ settled AS (
     UPDATE orders
     SET status = $3, history = $4, payment_id = $5, undo = NULL, version = version + 1, updated_at = now(),
         lease_until = NULL
@@ -85,7 +90,7 @@ SELECT version FROM settled
 """
 
 DEFER = """
-WITH deferred AS (
+WITH /* defer order */ deferred AS (
     UPDATE idempotency_keys SET deferred = true WHERE order_id = $1
 ), released AS (
     -- What is put into the cart from now on is for another order.
@@ -100,7 +105,7 @@ WHERE released.from_cart AND cart_items.user_id = released.user_id
 """
 
 CLAIM_UNFINISHED = f"""
-WITH claimed AS MATERIALIZED (
+WITH /* claim unfinished */ claimed AS MATERIALIZED (
     SELECT id AS claimed_id FROM orders WHERE lease_until < now() ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE orders
@@ -109,16 +114,24 @@ FROM claimed WHERE id = claimed_id
 RETURNING {COLUMNS}
 """
 
-POSTPONE = "UPDATE orders SET lease_until = now() + make_interval(secs => $2) WHERE id = $1 AND lease_until IS NOT NULL"
+POSTPONE = """
+UPDATE orders /* postpone order */ SET lease_until = now() + make_interval(secs => $2)
+WHERE id = $1 AND lease_until IS NOT NULL
+"""
+
+UNFINISHED = """
+SELECT /* unfinished orders */ count(*), coalesce(extract(epoch FROM now() - min(updated_at)), 0)::float8
+FROM orders WHERE lease_until IS NOT NULL
+"""
 
 CHANGED = """
-SELECT orders.id, orders.history
+SELECT /* changed orders */ orders.id, orders.history
 FROM unnest($1::uuid[], $2::integer[]) AS watched(id, seen)
 JOIN orders ON orders.id = watched.id AND jsonb_array_length(orders.history) > watched.seen
 """
 
 FORGET_KEYS = f"""
-WITH old AS MATERIALIZED (
+WITH /* forget keys */ old AS MATERIALIZED (
     SELECT user_id, key FROM idempotency_keys
     WHERE created_at < now() - interval '{KEPT_HOURS} hours' LIMIT $1 FOR UPDATE SKIP LOCKED
 )
@@ -126,16 +139,16 @@ DELETE FROM idempotency_keys AS keys USING old WHERE keys.user_id = old.user_id 
 """
 
 CART = """
-SELECT product_id, quantity, name, unit_price_minor, currency FROM cart_items
+SELECT /* cart */ product_id, quantity, name, unit_price_minor, currency FROM cart_items
 WHERE user_id = $1 ORDER BY added_at, product_id
 """
 
 # A cart is its lines: there is no row whose lock would guard their number, and a count in the statement that inserts is
 # of its snapshot. So who comes second waits before PUT_ITEM takes one.
-LOCK_CART = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0))"
+LOCK_CART = "SELECT /* lock cart */ pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0))"
 
 PUT_ITEM = f"""
-INSERT INTO cart_items (user_id, product_id, quantity, name, unit_price_minor, currency)
+INSERT INTO cart_items /* put item */ (user_id, product_id, quantity, name, unit_price_minor, currency)
 SELECT $1, $2, $3, $4, $5, $6
 WHERE EXISTS (SELECT FROM cart_items WHERE user_id = $1 AND product_id = $2)
     OR (SELECT count(*) FROM cart_items WHERE user_id = $1) < {MOST_CART_LINES}
@@ -146,7 +159,7 @@ RETURNING product_id
 """
 
 AUDIT = """
-SELECT json_build_object('kind', 'order', 'id', id, 'user_id', user_id, 'status', status,
+SELECT /* audit */ json_build_object('kind', 'order', 'id', id, 'user_id', user_id, 'status', status,
     'unfinished', lease_until IS NOT NULL OR undo IS NOT NULL OR status IN ('pending', 'reserved', 'authorised'),
     'total', json_build_object('amount_minor', total_minor, 'currency', currency),
     'lines', (SELECT json_agg(json_build_object('product_id', line->'product_id', 'quantity', line->'quantity'))
@@ -176,6 +189,15 @@ class Answered:
     order_id: UUID
     deferred: bool
     answer: StoredAnswer | None
+
+
+class Unfinished(NamedTuple):
+    """How many orders are not at an end, and the seconds since the last step of the one that waits longest for its
+    next. Of an order of last year whose buyer cancels now it is the decision.
+    """
+
+    orders: int
+    oldest_s: float
 
 
 def _lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -345,6 +367,12 @@ class Orders:
         rows = await self._database.fetch(CHANGED, list(seen), list(seen.values()))
         return {row["id"]: entries(row["history"]) for row in rows}
 
+    async def unfinished(self) -> Unfinished:
+        """The orders that something is left to do for, in the hands of whichever replica."""
+        row = await self._database.fetchrow(UNFINISHED)
+        assert row is not None
+        return Unfinished(*row)
+
     async def forget_keys(self, limit: int) -> int:
         """Delete idempotency keys that are older than 24 hours; returns how many."""
         return int((await self._database.execute(FORGET_KEYS, limit)).rpartition(" ")[2])
@@ -375,9 +403,11 @@ async def put_item(database: Database, user_id: UUID, item: CartItem) -> bool:
 
 async def remove_item(statements: Statements, user_id: UUID, product_id: UUID) -> None:
     """Take a product out of the cart, where it is there."""
-    await statements.execute("DELETE FROM cart_items WHERE user_id = $1 AND product_id = $2", user_id, product_id)
+    await statements.execute(
+        "DELETE FROM cart_items /* remove item */ WHERE user_id = $1 AND product_id = $2", user_id, product_id
+    )
 
 
 async def empty_cart(statements: Statements, user_id: UUID) -> None:
     """Take everything out of the cart."""
-    await statements.execute("DELETE FROM cart_items WHERE user_id = $1", user_id)
+    await statements.execute("DELETE FROM cart_items /* empty cart */ WHERE user_id = $1", user_id)

@@ -77,6 +77,8 @@ class Saga:
             Status.AUTHORISED: self._confirm,
         }
         self._outcomes = telemetry.counter("souk_orders", "Checkouts that ended, by outcome.", ("outcome",))
+        for status in (Status.CONFIRMED, Status.REJECTED, Status.CANCELLED):
+            self._outcomes.labels(status)
         seconds = telemetry.histogram("souk_checkout_step_seconds", "Seconds of a step of the saga.", ("step",))
         self._seconds = {step: seconds.labels(step) for step in ("reserve", "authorise", "confirm", "undo")}
         self._recovered = telemetry.counter("souk_sagas_recovered", "Orders taken up after their replica was lost.")

@@ -18,3 +18,5 @@ class PaymentMetrics:
         self.provider_timeouts = telemetry.counter(
             "souk_provider_timeouts", "Calls to the payment provider without an answer, by operation.", ("operation",)
         )
+        for operation in ("authorise", "capture", "void", "refund"):
+            self.provider_timeouts.labels(operation)

@@ -106,7 +106,7 @@ def _payment(row: Any) -> Payment | None:
 
 # On conflict nothing changes, but for what a payment that was voided before it was asked for did not know.
 INTEND = f"""
-INSERT INTO payments AS payment (order_id, user_id, amount_minor, currency, payment_method)
+INSERT INTO payments AS payment /* intend payment */ (order_id, user_id, amount_minor, currency, payment_method)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (order_id) DO UPDATE SET
     user_id = coalesce(payment.user_id, excluded.user_id),
@@ -117,20 +117,21 @@ RETURNING (user_id, amount_minor, currency, payment_method) = ($2, $3, $4, $5) A
     CASE WHEN status <> 'pending' THEN {DOCUMENT} END AS document
 """
 SETTLE = f"""
-UPDATE payments AS payment SET status = $3, decline_code = $4, provider_reference = $5,
+UPDATE payments AS payment /* settle payment */ SET status = $3, decline_code = $4, provider_reference = $5,
     history = history || {_passed("$3", "$4")}, updated_at = now()
 WHERE order_id = $1 AND status = ANY($2)
 RETURNING status, {DOCUMENT} AS document
 """
 VOID = f"""
-INSERT INTO payments AS payment (order_id, status, history) VALUES ($1, 'voided', {_passed("'voided'")})
+INSERT INTO payments AS payment /* void payment */ (order_id, status, history)
+VALUES ($1, 'voided', {_passed("'voided'")})
 ON CONFLICT (order_id) DO UPDATE SET
     status = 'voided', history = payment.history || {_passed("'voided'")}, updated_at = now()
 WHERE payment.status = ANY($2)
 RETURNING status, {DOCUMENT} AS document
 """
 RECORD_CAPTURE = f"""
-WITH payment AS (
+WITH /* record capture */ payment AS (
     UPDATE payments SET status = 'captured', captured_minor = amount_minor, provider_reference = $3,
         history = history || {_passed("'captured'")}, updated_at = now()
     WHERE order_id = $1 AND status = ANY($2)
@@ -142,7 +143,7 @@ WITH payment AS (
 )
 SELECT payment.status, {DOCUMENT} AS document FROM payment
 """
-READ = f"SELECT status, {DOCUMENT} AS document FROM payments AS payment WHERE order_id = $1"
+READ = f"SELECT /* payment of order */ status, {DOCUMENT} AS document FROM payments AS payment WHERE order_id = $1"
 
 
 async def intend(
@@ -188,7 +189,7 @@ async def read(statements: Statements, order_id: UUID) -> Payment:
 # Refunds
 
 BALANCE = """
-SELECT id, status, currency, captured_minor, refunded_minor,
+SELECT /* balance */ id, status, currency, captured_minor, refunded_minor,
     captured_minor - refunded_minor - refunding_minor AS refundable_minor
 FROM payments WHERE
 """
@@ -196,7 +197,7 @@ BALANCE_OF_PAYMENT = f"{BALANCE} id = $1 AND user_id IS NOT NULL"
 BALANCE_OF_ORDER = f"{BALANCE} order_id = $1"
 # A payment of nothing has nothing left and yet can be refunded, once: of two at a time the index lets in the first.
 BEGIN_REFUND = """
-WITH payment AS (
+WITH /* begin refund */ payment AS (
     UPDATE payments SET updated_at = now(),
         refunding_minor = refunding_minor + coalesce($3::bigint, captured_minor - refunded_minor - refunding_minor)
     WHERE id = $2 AND status = ANY($4) AND CASE
@@ -212,7 +213,7 @@ WITH payment AS (
 SELECT refund.id, payment.order_id, payment.amount_minor FROM payment, refund
 """
 FINISH_REFUND = f"""
-WITH refund AS (
+WITH /* finish refund */ refund AS (
     UPDATE refunds SET status = 'done', updated_at = now() WHERE id = $1 AND status = 'pending'
     RETURNING id, payment_id, amount_minor, reason
 ), payment AS (
@@ -238,19 +239,19 @@ WITH refund AS (
 SELECT document FROM answer
 """
 PENDING_REFUNDS = """
-SELECT refund.id, payment.order_id, refund.amount_minor
+SELECT /* pending refunds */ refund.id, payment.order_id, refund.amount_minor
 FROM refunds AS refund JOIN payments AS payment ON payment.id = refund.payment_id
 WHERE refund.payment_id = $1 AND refund.status = 'pending'
 ORDER BY refund.id
 """
 CLAIM_REFUND = """
-UPDATE refunds AS refund SET leased_until = now() + make_interval(secs => $2)
+UPDATE refunds AS refund /* claim refund */ SET leased_until = now() + make_interval(secs => $2)
 FROM payments AS payment
 WHERE refund.id = $1 AND refund.status = 'pending' AND refund.leased_until <= now() AND payment.id = refund.payment_id
 RETURNING refund.id, payment.order_id, refund.amount_minor
 """
 CLAIM_ABANDONED_REFUNDS = """
-UPDATE refunds AS refund SET leased_until = now() + make_interval(secs => $1)
+UPDATE refunds AS refund /* claim abandoned refunds */ SET leased_until = now() + make_interval(secs => $1)
 FROM (
     SELECT id FROM refunds WHERE status = 'pending' AND leased_until <= now()
     ORDER BY leased_until LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -258,7 +259,9 @@ FROM (
 WHERE refund.id = abandoned.id AND payment.id = refund.payment_id
 RETURNING refund.id, payment.order_id, refund.amount_minor
 """
-RELEASE_REFUND = "UPDATE refunds SET leased_until = now() WHERE id = $1 AND status = 'pending'"
+RELEASE_REFUND = """
+UPDATE refunds /* release refund */ SET leased_until = now() WHERE id = $1 AND status = 'pending'
+"""
 
 
 def _refund(row: Any) -> Refund:
@@ -327,7 +330,7 @@ async def release_refund(statements: Statements, refund_id: UUID) -> None:
 # A key's row that is not committed would hold up all who ask for it, each with a connection in hand. The lock comes
 # first and is not waited for.
 CLAIM_KEY = f"""
-INSERT INTO idempotency_keys AS kept (user_id, payment_id, key, fingerprint, refund_id)
+INSERT INTO idempotency_keys AS kept /* claim key */ (user_id, payment_id, key, fingerprint, refund_id)
 SELECT $1::uuid, $2::uuid, $3::text, $4::bytea, uuidv7()
 WHERE pg_try_advisory_xact_lock(hashtextextended(concat($1, $2, $3), 0))
 ON CONFLICT (user_id, payment_id, key) DO UPDATE SET
@@ -336,9 +339,12 @@ WHERE kept.created_at < now() - interval '{KEPT_HOURS} hours'
 RETURNING refund_id
 """
 KEPT_ANSWER = """
-SELECT fingerprint, refund_id, answer FROM idempotency_keys WHERE user_id = $1 AND payment_id = $2 AND key = $3
+SELECT /* kept answer */ fingerprint, refund_id, answer FROM idempotency_keys
+WHERE user_id = $1 AND payment_id = $2 AND key = $3
 """
-DELETE_OLD_KEYS = f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{KEPT_HOURS} hours'"
+DELETE_OLD_KEYS = f"""
+DELETE FROM idempotency_keys /* delete old keys */ WHERE created_at < now() - interval '{KEPT_HOURS} hours'
+"""
 
 
 async def claim_key(
@@ -362,19 +368,20 @@ async def delete_old_keys(statements: Statements) -> None:
 # What is read
 
 READ_PUBLIC = f"""
-SELECT {DOCUMENT} AS document FROM payments AS payment WHERE id = $1 AND (user_id = $2 OR $3) AND {PUBLIC}
+SELECT /* payment */ {DOCUMENT} AS document FROM payments AS payment
+WHERE id = $1 AND (user_id = $2 OR $3) AND {PUBLIC}
 """
 LIST_OF_ORDER = f"""
-SELECT id, {DOCUMENT} AS document FROM payments AS payment
+SELECT /* payments of order */ id, {DOCUMENT} AS document FROM payments AS payment
 WHERE order_id = $1 AND (user_id = $2 OR $3) AND id < $4 AND {PUBLIC}
 """
 LIST_OF_USER = f"""
-SELECT id, {DOCUMENT} AS document FROM payments AS payment
+SELECT /* payments of user */ id, {DOCUMENT} AS document FROM payments AS payment
 WHERE user_id = $1 AND id < $2 AND {PUBLIC}
 ORDER BY id DESC LIMIT $3
 """
 IMBALANCE = """
-SELECT coalesce(sum(abs(total)), 0)::float8
+SELECT /* imbalance */ coalesce(sum(abs(total)), 0)::float8
 FROM (SELECT sum(amount_minor) AS total FROM ledger_entries GROUP BY currency) AS currencies
 """
 
@@ -410,24 +417,25 @@ async def imbalance_minor(statements: Statements) -> float:
 
 AUDIT = (
     f"""
-SELECT json_build_object('kind', 'payment', 'id', id, 'order_id', order_id, 'user_id', user_id, 'status', status,
-    'currency', currency, 'amount_minor', amount_minor, 'captured_minor', captured_minor,
+SELECT /* audit */ json_build_object('kind', 'payment', 'id', id, 'order_id', order_id, 'user_id', user_id,
+    'status', status, 'currency', currency, 'amount_minor', amount_minor, 'captured_minor', captured_minor,
     'refunded_minor', refunded_minor, 'updated_at', {_rfc3339("updated_at")})::text
 FROM payments
 """,
     f"""
-SELECT json_build_object('kind', 'refund', 'id', id, 'payment_id', payment_id, 'amount_minor', amount_minor,
+SELECT /* audit */ json_build_object('kind', 'refund', 'id', id, 'payment_id', payment_id, 'amount_minor', amount_minor,
     'status', status, 'updated_at', {_rfc3339("updated_at")})::text
 FROM refunds
 """,
     """
-SELECT json_build_object('kind', 'ledger_entry', 'movement_id', movement_id, 'payment_id', payment_id,
+SELECT /* audit */ json_build_object('kind', 'ledger_entry', 'movement_id', movement_id, 'payment_id', payment_id,
     'account', account, 'amount_minor', amount_minor, 'currency', currency)::text
 FROM ledger_entries
 """,
     """
-SELECT json_build_object('kind', 'provider_record', 'order_id', key, 'status', status, 'amount_minor', amount_minor,
-    'currency', currency, 'captured_minor', captured_minor, 'refunded_minor', refunded_minor)::text
+SELECT /* audit */ json_build_object('kind', 'provider_record', 'order_id', key, 'status', status,
+    'amount_minor', amount_minor, 'currency', currency, 'captured_minor', captured_minor,
+    'refunded_minor', refunded_minor)::text
 FROM simulator_charges
 """,
 )

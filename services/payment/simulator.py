@@ -24,23 +24,24 @@ DECLINED = {
 
 # What is there already stays: the update without a change makes it come back.
 AUTHORISE = """
-INSERT INTO simulator_charges AS charge (key, payment_method, amount_minor, currency, status, decline_code)
+INSERT INTO simulator_charges AS charge /* simulator authorise */
+    (key, payment_method, amount_minor, currency, status, decline_code)
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (key) DO UPDATE SET key = excluded.key
 RETURNING reference, status, decline_code, old.key IS NULL AS is_new
 """
 CAPTURE = """
-UPDATE simulator_charges SET status = 'captured', captured_minor = amount_minor
+UPDATE simulator_charges /* simulator capture */ SET status = 'captured', captured_minor = amount_minor
 WHERE key = $1 AND status IN ('authorised', 'captured')
 RETURNING reference
 """
 VOID = """
-INSERT INTO simulator_charges AS charge (key, status) VALUES ($1, 'voided')
+INSERT INTO simulator_charges AS charge /* simulator void */ (key, status) VALUES ($1, 'voided')
 ON CONFLICT (key) DO UPDATE SET status = CASE charge.status WHEN 'authorised' THEN 'voided' ELSE charge.status END
 RETURNING status, decline_code
 """
 REFUND = """
-WITH refund AS (
+WITH /* simulator refund */ refund AS (
     INSERT INTO simulator_refunds (key, charge_key, amount_minor) VALUES ($1, $2, $3)
     ON CONFLICT (key) DO NOTHING
     RETURNING charge_key, amount_minor

@@ -11,6 +11,9 @@ from services.product.reads import Reads
 from services.product.repository import Catalogue, Stock
 from services.product.settings import ProductSettings
 
+LOOK_EVERY_S = 5.0
+COUNT_EVERY_S = 60.0
+
 
 def create_app(settings: ProductSettings, transports: Transports | None = None) -> Service:
     """The product service."""
@@ -36,5 +39,16 @@ def create_app(settings: ProductSettings, transports: Transports | None = None) 
     )
     service.telemetry.registry.register(cache)
 
+    async def look_at_held() -> None:
+        held = await stock.held()
+        metrics.reservations_live.set(held.reservations)
+        metrics.reserved_units.set(held.units)
+        metrics.nearly_reserved_products.set(held.nearly_reserved_products)
+
+    async def count_stock() -> None:
+        metrics.on_hand_units.set(await stock.on_hand())
+
     service.worker("expire_reservations", lambda: expire_reservations(stock, metrics), every_s=settings.expire_every_s)
+    service.worker("held-stock", look_at_held, every_s=LOOK_EVERY_S)
+    service.worker("stock-count", count_stock, every_s=COUNT_EVERY_S)
     return service

@@ -23,5 +23,4 @@ async def expire_reservations(stock: Stock, metrics: Metrics) -> int:
         log.info("reservations_expired", count=count)
         if count < BATCH:
             break
-    metrics.reservations_live.set(await stock.held())
     return expired

@@ -18,5 +18,10 @@ class Metrics:
         self.reservations_live = telemetry.gauge(
             "souk_reservations_live", "Reservations that hold stock and are neither committed nor expired."
         )
+        self.reserved_units = telemetry.gauge("souk_stock_reserved_units", "Units that reservations hold.")
+        self.nearly_reserved_products = telemetry.gauge(
+            "souk_products_nearly_reserved", "Products of which reservations hold 90% or more of what is on hand."
+        )
+        self.on_hand_units = telemetry.gauge("souk_stock_on_hand_units", "Units on hand, of all products.")
         lines = telemetry.counter("souk_import_lines", "Lines of imports by what became of them.", ("outcome",))
         self.import_lines = {outcome: lines.labels(outcome) for outcome in ("created", "updated", "rejected")}

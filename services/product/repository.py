@@ -40,15 +40,15 @@ FIELDS = f"""
 agree byte for byte, and with them their entity tags."""
 
 EDITED = """
-    UPDATE catalogue_generation SET edits = edits + 1 WHERE slot = pg_backend_pid() % 64
+    UPDATE catalogue_generation /* edited */ SET edits = edits + 1 WHERE slot = pg_backend_pid() % 64
 """
 MOVED = """
-    UPDATE catalogue_generation SET movements = movements + 1 WHERE slot = pg_backend_pid() % 64
+    UPDATE catalogue_generation /* moved */ SET movements = movements + 1 WHERE slot = pg_backend_pid() % 64
 """
 """What every change that a read of the catalogue shows has to do too, in the same transaction and as its last step:
 the row stays locked until the commit."""
 
-GENERATION = "SELECT sum(edits)::bigint, sum(edits + movements)::bigint FROM catalogue_generation"
+GENERATION = "SELECT /* generation */ sum(edits)::bigint, sum(edits + movements)::bigint FROM catalogue_generation"
 
 
 class Generation(NamedTuple):
@@ -144,7 +144,7 @@ def _page_statement(sort: Sort, *, in_stock: bool, after: bool, filters: tuple[s
         comparison = "<" if direction == "DESC" else ">"
         conditions.append(f"({key}, p.id) {comparison} (${number + 1}, ${number + 2})")
     return f"""
-        WITH page AS (
+        WITH /* page */ page AS (
             SELECT {FIELDS}, {key} AS position
             FROM {source}
             WHERE {" AND ".join(conditions)}
@@ -219,7 +219,7 @@ class Catalogue:
         """A product that is not retired; raises ProductNotFound."""
         row = await self._database.fetchrow(
             f"""
-            SELECT id, version, row_to_json(product)::text AS body
+            SELECT /* product */ id, version, row_to_json(product)::text AS body
             FROM (
                 SELECT {FIELDS} FROM products p JOIN stock s ON s.product_id = p.id
                 WHERE p.id = $1 AND p.retired_at IS NULL
@@ -233,7 +233,7 @@ class Catalogue:
         """The categories that have products, as JSON text."""
         return await self._database.fetchval(
             """
-            SELECT coalesce(json_agg(row_to_json(category) ORDER BY slug), '[]')::text
+            SELECT /* categories */ coalesce(json_agg(row_to_json(category) ORDER BY slug), '[]')::text
             FROM (
                 SELECT c.slug, c.name, count(*) AS product_count
                 FROM categories c JOIN products p ON p.category = c.slug
@@ -247,7 +247,7 @@ class Catalogue:
         """Create a product and, where it is the first of it, its category; raises SkuTaken."""
         row = await self._database.fetchrow(
             f"""
-            WITH new_category AS (
+            WITH /* add product */ new_category AS (
                 INSERT INTO categories VALUES ($5, $11) ON CONFLICT DO NOTHING RETURNING slug
             ), p AS (
                 INSERT INTO products (
@@ -293,7 +293,7 @@ class Catalogue:
             return product
         row = await self._database.fetchrow(
             f"""
-            WITH new_category AS (
+            WITH /* change product */ new_category AS (
                 INSERT INTO categories SELECT $5::text, $14 WHERE $5::text IS NOT NULL
                 ON CONFLICT DO NOTHING
                 RETURNING slug
@@ -341,7 +341,7 @@ class Catalogue:
         """Take a product out of the catalogue; raises ProductNotFound and PreconditionFailed."""
         row = await self._database.fetchrow(
             f"""
-            WITH found AS (
+            WITH /* retire product */ found AS (
                 SELECT id, version FROM products WHERE id = $1 AND retired_at IS NULL FOR UPDATE
             ), retired AS (
                 UPDATE products SET retired_at = now(), version = version + 1, updated_at = now()
@@ -415,6 +415,14 @@ class Held(NamedTuple):
     changed: bool
 
 
+class HeldStock(NamedTuple):
+    """The reservations that hold units, the units, and the products of which they hold 90% or more of what is there."""
+
+    reservations: int
+    units: int
+    nearly_reserved_products: int
+
+
 class Stock:
     """Units on hand, what orders hold of them, and how they came."""
 
@@ -429,7 +437,7 @@ class Stock:
         """
         row = await self._database.fetchrow(
             f"""
-            WITH found AS (
+            WITH /* move stock */ found AS (
                 SELECT s.* FROM stock s JOIN products p ON p.id = s.product_id
                 WHERE p.id = $1 AND p.retired_at IS NULL
                 FOR UPDATE OF s
@@ -460,7 +468,7 @@ class Stock:
         """Quotes of the products that the catalogue has, as JSON text."""
         return await self._database.fetchval(
             """
-            SELECT '{"items":' || coalesce(json_agg(row_to_json(quote)), '[]') || '}'
+            SELECT /* quotes */ '{"items":' || coalesce(json_agg(row_to_json(quote)), '[]') || '}'
             FROM (
                 SELECT p.id AS product_id, p.sku, p.name,
                     json_build_object('amount_minor', p.price_minor, 'currency', p.currency) AS unit_price,
@@ -502,7 +510,9 @@ class Stock:
             raise InsufficientStock(items=row["short"])
 
     async def _is_known(self, order_id: UUID) -> bool:
-        return await self._database.fetchval("SELECT EXISTS (SELECT FROM reservations WHERE order_id = $1)", order_id)
+        return await self._database.fetchval(
+            "SELECT /* is known */ EXISTS (SELECT FROM reservations WHERE order_id = $1)", order_id
+        )
 
     async def commit(self, order_id: UUID) -> Held:
         """Take the reserved units out of the stock for good.
@@ -542,13 +552,19 @@ class Stock:
         """
         return await self._database.fetchval(EXPIRE, most)
 
-    async def held(self) -> int:
-        """How many reservations hold units now."""
-        return await self._database.fetchval("SELECT count(*) FROM reservations WHERE status = 'held'")
+    async def held(self) -> HeldStock:
+        """What reservations hold now."""
+        row = await self._database.fetchrow(HELD)
+        assert row is not None
+        return HeldStock(*row)
+
+    async def on_hand(self) -> int:
+        """The units on hand of all products. Reads all of the table: 0.1 us a product."""
+        return await self._database.fetchval(ON_HAND)
 
 
 RESERVE = f"""
-WITH wanted AS (
+WITH /* reserve */ wanted AS (
     SELECT * FROM unnest($2::uuid[], $3::bigint[]) AS w (product_id, quantity)
 ), items AS (
     SELECT jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', quantity) ORDER BY product_id) AS items
@@ -596,7 +612,7 @@ FROM short LEFT JOIN known ON true LEFT JOIN held ON true
 ITEMS = "jsonb_to_recordset(items) AS item (product_id uuid, quantity bigint)"
 
 COMMIT = f"""
-WITH known AS MATERIALIZED (
+WITH /* commit */ known AS MATERIALIZED (
     SELECT status, items, expires_at FROM reservations WHERE order_id = $1 FOR UPDATE
 ), wanted AS MATERIALIZED (
     SELECT product_id, quantity, status FROM known, {ITEMS} WHERE status IN ('held', 'expired')
@@ -632,7 +648,7 @@ SELECT known.status, known.expires_at, short.short FROM known CROSS JOIN short
 """
 
 RELEASE = f"""
-WITH known AS MATERIALIZED (
+WITH /* release */ known AS MATERIALIZED (
     SELECT status, items FROM reservations WHERE order_id = $1 FOR UPDATE
 ), tombstone AS (
     INSERT INTO reservations (order_id, items, status, expires_at)
@@ -660,7 +676,7 @@ SELECT (SELECT status FROM known) AS status, EXISTS (SELECT FROM tombstone) AS n
 """
 
 EXPIRE = f"""
-WITH due AS MATERIALIZED (
+WITH /* expire */ due AS MATERIALIZED (
     SELECT order_id, items FROM reservations
     WHERE status = 'held' AND expires_at <= now()
     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -684,8 +700,23 @@ SELECT count(*) FROM expired
 """
 
 
+# What is held comes from the few reservations that hold it, by their index, and not from all of the stock: an index of
+# `stock` on its own numbers would have every checkout write to it.
+HELD = f"""
+SELECT /* held */ (SELECT count(*) FROM reservations WHERE status = 'held'), coalesce(sum(units), 0)::bigint,
+    count(*) FILTER (WHERE (
+        SELECT s.reserved * 10 >= s.on_hand * 9 FROM stock s WHERE s.product_id = held.product_id
+    ))
+FROM (
+    SELECT product_id, sum(quantity) AS units FROM reservations, {ITEMS} WHERE status = 'held' GROUP BY product_id
+) held
+"""
+
+ON_HAND = "SELECT /* on hand */ coalesce(sum(on_hand), 0)::bigint FROM stock"
+
+
 IMPORT = """
-WITH line AS MATERIALIZED (
+WITH /* import */ line AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset($1::jsonb) AS l (
         sku text, name text, name_folded text, description text, category text, tags text[], price_minor bigint,
         currency text, image_url text, attributes jsonb, on_hand bigint
@@ -736,7 +767,7 @@ UNION ALL SELECT sku, 'short' FROM existing WHERE sku NOT IN (SELECT sku FROM la
 """
 
 NEW_CATEGORIES = """
-INSERT INTO categories
+INSERT INTO categories /* new categories */
 SELECT slug, name FROM unnest($1::text[], $2::text[]) AS c (slug, name)
 WHERE NOT EXISTS (SELECT FROM categories known WHERE known.slug = c.slug)
 ORDER BY slug
@@ -746,14 +777,14 @@ ON CONFLICT DO NOTHING
 
 AUDIT = (
     """
-    SELECT json_build_object('kind', 'stock', 'product_id', s.product_id, 'on_hand', s.on_hand, 'reserved', s.reserved,
-        'received', coalesce(m.received, 0))::text
+    SELECT /* audit */ json_build_object('kind', 'stock', 'product_id', s.product_id, 'on_hand', s.on_hand,
+        'reserved', s.reserved, 'received', coalesce(m.received, 0))::text
     FROM stock s LEFT JOIN (
         SELECT product_id, sum(delta) AS received FROM stock_movements GROUP BY product_id
     ) m USING (product_id)
     """,
     f"""
-    SELECT json_build_object('kind', 'reservation', 'order_id', order_id, 'status', status, 'items', items,
+    SELECT /* audit */ json_build_object('kind', 'reservation', 'order_id', order_id, 'status', status, 'items', items,
         'expires_at', {TIME.format("expires_at")}, 'updated_at', {TIME.format("updated_at")})::text
     FROM reservations
     """,

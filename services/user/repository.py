@@ -20,7 +20,7 @@ from services.user.domain import (
 )
 from services.user.schemas import SavedAddress, User
 
-AUDIT = "SELECT json_build_object('kind', 'user', 'id', id, 'role', role)::text FROM users ORDER BY id"
+AUDIT = "SELECT /* audit */ json_build_object('kind', 'user', 'id', id, 'role', role)::text FROM users ORDER BY id"
 """What the audit reads of this service."""
 
 GONE = "the account of this token does not exist any more"
@@ -46,7 +46,7 @@ class Accounts:
         """Add a customer; raises EmailTaken, also for the slower of two at once."""
         row = await self._database.fetchrow(
             """
-            INSERT INTO users (email, name, role, password_hash) VALUES ($1, $2, 'customer', $3)
+            INSERT INTO users /* add customer */ (email, name, role, password_hash) VALUES ($1, $2, 'customer', $3)
             ON CONFLICT (email) DO NOTHING
             RETURNING id, email, name, role, created_at
             """,
@@ -61,7 +61,7 @@ class Accounts:
     async def get(self, user_id: UUID) -> User:
         """Raises Unauthenticated where the account is gone: its access token outlives it by up to 15 minutes."""
         row = await self._database.fetchrow(
-            "SELECT id, email, name, role, created_at FROM users WHERE id = $1", user_id
+            "SELECT /* user */ id, email, name, role, created_at FROM users WHERE id = $1", user_id
         )
         if row is None:
             raise Unauthenticated(GONE)
@@ -70,7 +70,7 @@ class Accounts:
     async def find(self, email: str) -> Account | None:
         """The account with this e-mail, which need not be a well-formed one."""
         row = await self._database.fetchrow(
-            "SELECT id AS user_id, role, password_hash, session_epoch FROM users WHERE email = $1", email
+            "SELECT /* account */ id AS user_id, role, password_hash, session_epoch FROM users WHERE email = $1", email
         )
         return None if row is None else Account(**row)
 
@@ -78,7 +78,7 @@ class Accounts:
         """Up to `count` users, newest first, that come after the one with the id `before`."""
         rows = await self._database.fetch(
             """
-            SELECT id, email, name, role, created_at FROM users
+            SELECT /* users */ id, email, name, role, created_at FROM users
             WHERE ($1::text IS NULL OR email = $1) AND ($2::uuid IS NULL OR id < $2)
             ORDER BY id DESC LIMIT $3
             """,
@@ -91,7 +91,9 @@ class Accounts:
     async def rename(self, user_id: UUID, name: str) -> User:
         """Change the name; raises Unauthenticated where the account is gone."""
         row = await self._database.fetchrow(
-            "UPDATE users SET name = $2 WHERE id = $1 RETURNING id, email, name, role, created_at", user_id, name
+            "UPDATE users /* rename user */ SET name = $2 WHERE id = $1 RETURNING id, email, name, role, created_at",
+            user_id,
+            name,
         )
         if row is None:
             raise Unauthenticated(GONE)
@@ -105,7 +107,7 @@ class Accounts:
         """
         row = await self._database.fetchrow(
             """
-            WITH changed AS (
+            WITH /* change password */ changed AS (
                 UPDATE users
                 SET password_hash = $3, name = coalesce($4, name), session_epoch = session_epoch + 1
                 WHERE id = $1 AND password_hash = $2
@@ -125,7 +127,7 @@ class Accounts:
     async def rehash(self, account: Account, password_hash: str) -> None:
         """Store the same password under today's parameters, unless it was changed meanwhile."""
         await self._database.execute(
-            "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
+            "UPDATE users /* rehash password */ SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
             account.user_id,
             account.password_hash,
             password_hash,
@@ -133,13 +135,16 @@ class Accounts:
 
     async def delete(self, user_id: UUID) -> None:
         """Erase the account with its addresses and refresh tokens; raises Unauthenticated where it is gone already."""
-        if await self._database.fetchval("DELETE FROM users WHERE id = $1 RETURNING true", user_id) is None:
+        deleted = await self._database.fetchval(
+            "DELETE FROM users /* delete user */ WHERE id = $1 RETURNING true", user_id
+        )
+        if deleted is None:
             raise Unauthenticated(GONE)
 
     async def is_admin(self, email: str) -> bool:
         """Whether an admin has this e-mail."""
         return await self._database.fetchval(
-            "SELECT EXISTS (SELECT FROM users WHERE email = $1 AND role = 'admin')", email
+            "SELECT /* is admin */ EXISTS (SELECT FROM users WHERE email = $1 AND role = 'admin')", email
         )
 
     async def make_admin(self, email: str, name: str, password_hash: str) -> None:
@@ -149,7 +154,7 @@ class Accounts:
         """
         await self._database.execute(
             """
-            INSERT INTO users (email, name, role, password_hash) VALUES ($1, $2, 'admin', $3)
+            INSERT INTO users /* make admin */ (email, name, role, password_hash) VALUES ($1, $2, 'admin', $3)
             ON CONFLICT (email) DO UPDATE
             SET role = 'admin', password_hash = excluded.password_hash, session_epoch = users.session_epoch + 1
             WHERE users.role <> 'admin'
@@ -170,7 +175,7 @@ class Addresses:
         """Up to `count` addresses, oldest first, that come after the one with the id `after`."""
         rows = await self._database.fetch(
             """
-            SELECT id, name, line1, line2, city, region, postal_code, country FROM addresses
+            SELECT /* addresses */ id, name, line1, line2, city, region, postal_code, country FROM addresses
             WHERE user_id = $1 AND ($2::uuid IS NULL OR id > $2)
             ORDER BY id LIMIT $3
             """,
@@ -184,7 +189,7 @@ class Addresses:
         """Add an address; raises AddressBookFull, exactly, since the count is guarded by the row that holds it."""
         address_id = await self._database.fetchval(
             """
-            WITH owner AS (
+            WITH /* add address */ owner AS (
                 UPDATE users SET address_count = address_count + 1
                 WHERE id = $1 AND address_count < $9
                 RETURNING id
@@ -198,7 +203,8 @@ class Addresses:
             MOST_ADDRESSES,
         )
         if address_id is None:
-            if await self._database.fetchval("SELECT true FROM users WHERE id = $1", user_id) is None:
+            known = await self._database.fetchval("SELECT /* is known */ true FROM users WHERE id = $1", user_id)
+            if known is None:
                 raise Unauthenticated(GONE)
             raise AddressBookFull
         return SavedAddress(id=address_id, **address.model_dump())
@@ -207,7 +213,7 @@ class Addresses:
         """Replace an address of this user; raises NotFound."""
         replaced = await self._database.fetchval(
             """
-            UPDATE addresses
+            UPDATE addresses /* replace address */
             SET name = $3, line1 = $4, line2 = $5, city = $6, region = $7, postal_code = $8, country = $9
             WHERE id = $2 AND user_id = $1
             RETURNING id
@@ -224,7 +230,7 @@ class Addresses:
         """Delete an address of this user; raises NotFound."""
         deleted = await self._database.fetchval(
             """
-            WITH gone AS (
+            WITH /* delete address */ gone AS (
                 DELETE FROM addresses WHERE id = $2 AND user_id = $1 RETURNING user_id
             )
             UPDATE users SET address_count = address_count - 1 FROM gone WHERE users.id = gone.user_id
@@ -240,7 +246,7 @@ class Addresses:
         """An address of this user; raises NotFound."""
         row = await self._database.fetchrow(
             """
-            SELECT name, line1, line2, city, region, postal_code, country FROM addresses
+            SELECT /* address */ name, line1, line2, city, region, postal_code, country FROM addresses
             WHERE id = $2 AND user_id = $1
             """,
             user_id,
@@ -277,7 +283,7 @@ class LoginAttempts:
         """
         row = await self._database.fetchrow(
             """
-            WITH reserved AS (
+            WITH /* reserve attempt */ reserved AS (
                 INSERT INTO login_attempts AS known (email_digest, attempted_at, last_attempted_at)
                 VALUES ($1, ARRAY[now()], now())
                 ON CONFLICT (email_digest) DO UPDATE
@@ -305,12 +311,17 @@ class LoginAttempts:
 
     async def clear(self, email_digest: bytes) -> None:
         """Forget what is counted: an attempt succeeded."""
-        await self._database.execute("DELETE FROM login_attempts WHERE email_digest = $1", email_digest)
+        await self._database.execute(
+            "DELETE FROM login_attempts /* clear attempts */ WHERE email_digest = $1", email_digest
+        )
 
     async def delete_old(self) -> None:
         """Delete what has left the window."""
         await self._database.execute(
-            "DELETE FROM login_attempts WHERE last_attempted_at < now() - make_interval(secs => $1)",
+            """
+            DELETE FROM login_attempts /* delete old attempts */
+            WHERE last_attempted_at < now() - make_interval(secs => $1)
+            """,
             float(FAILED_LOGINS_WINDOW_S),
         )
 
@@ -333,7 +344,7 @@ class RefreshFamilies:
         """Begin a family for a login; none where the account was deleted or got another password since the check."""
         return await self._database.fetchval(
             """
-            INSERT INTO refresh_families (user_id, session_epoch, secret_digest, expires_at)
+            INSERT INTO refresh_families /* open session */ (user_id, session_epoch, secret_digest, expires_at)
             SELECT id, session_epoch, $3, now() + make_interval(days => $4) FROM users
             WHERE id = $1 AND session_epoch = $2
             FOR KEY SHARE
@@ -352,7 +363,7 @@ class RefreshFamilies:
         """
         row = await self._database.fetchrow(
             """
-            UPDATE refresh_families AS family
+            UPDATE refresh_families AS family /* rotate token */
             SET secret_digest = $3, expires_at = now() + make_interval(days => $4)
             FROM users
             WHERE family.id = $1 AND family.secret_digest = $2 AND family.expires_at > now()
@@ -371,7 +382,7 @@ class RefreshFamilies:
         return (
             await self._database.fetchval(
                 """
-            DELETE FROM refresh_families AS family USING users
+            DELETE FROM refresh_families AS family /* end session */ USING users
             WHERE family.id = $1 AND users.id = family.user_id
             RETURNING family.expires_at > now() AND users.session_epoch = family.session_epoch
             """,
@@ -382,7 +393,9 @@ class RefreshFamilies:
 
     async def delete_expired(self) -> None:
         """Delete the families whose last token has expired."""
-        await self._database.execute("DELETE FROM refresh_families WHERE expires_at <= now()")
+        await self._database.execute(
+            "DELETE FROM refresh_families /* delete expired sessions */ WHERE expires_at <= now()"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +422,7 @@ class SigningKeyRows:
         """
         rows = await self._database.fetch(
             """
-            SELECT kid, public_key, private_key_encrypted,
+            SELECT /* signing keys */ kid, public_key, private_key_encrypted,
                 extract(epoch FROM active_from - clock_timestamp())::float8 AS active_in_s
             FROM (SELECT *, lead(active_from) OVER (ORDER BY number) AS superseded_at FROM signing_keys) AS keys
             WHERE superseded_at IS NULL OR superseded_at > now() - make_interval(secs => $1)
@@ -423,7 +436,8 @@ class SigningKeyRows:
         """Add the first key, active at once; of several at once one is kept."""
         await self._database.execute(
             """
-            INSERT INTO signing_keys (number, kid, public_key, private_key_encrypted, active_from)
+            INSERT INTO signing_keys /* add first key */
+                (number, kid, public_key, private_key_encrypted, active_from)
             SELECT 1, $1, $2, $3, now() WHERE NOT EXISTS (SELECT FROM signing_keys)
             ON CONFLICT (number) DO NOTHING
             """,
@@ -438,7 +452,8 @@ class SigningKeyRows:
         """Add a key that becomes active in `active_in_s`; when that is, or none where another was added at once."""
         return await self._database.fetchval(
             """
-            INSERT INTO signing_keys (number, kid, public_key, private_key_encrypted, active_from)
+            INSERT INTO signing_keys /* add next key */
+                (number, kid, public_key, private_key_encrypted, active_from)
             SELECT coalesce(max(number), 0) + 1, $1, $2, $3, now() + make_interval(secs => $4) FROM signing_keys
             ON CONFLICT (number) DO NOTHING
             RETURNING active_from
@@ -453,7 +468,7 @@ class SigningKeyRows:
         """Delete the keys that were superseded at least `since_s` ago."""
         await self._database.execute(
             """
-            DELETE FROM signing_keys
+            DELETE FROM signing_keys /* delete superseded keys */
             WHERE number IN (
                 SELECT number FROM (
                     SELECT number, lead(active_from) OVER (ORDER BY number) AS superseded_at FROM signing_keys

@@ -1,7 +1,7 @@
 """The ledger cannot be changed, and balances whatever happens."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from chassis.database import Database
 from chassis.problems import Problem
+from chassis.testing import UserTokens, client, settings_for
 from services.payment import repository
+from services.payment.app import create_app
+from services.payment.settings import PaymentSettings
 from services.payment.simulator import Simulator
 from services.payment.tests.harness import Callers, Crash, Crashing, Flows, books, flows
 
@@ -79,6 +82,28 @@ async def test_the_gauge_tells_by_how_much_the_ledger_misses_zero(callers: Calle
             assert await repository.imbalance_minor(connection) == 12
         finally:
             await planted.rollback()
+
+
+async def test_a_service_that_runs_shows_what_its_ledger_misses(
+    database_url: Callable[[str], str], tokens: UserTokens
+) -> None:
+    settings = settings_for(PaymentSettings, "payment", database_url("payment"), ledger_check_every_s=0.05)
+    service = create_app(settings, {"user": tokens.transport()})
+    database = service.database
+    await service.start()
+    async with client(service) as http:
+
+        async def shown(line: str) -> None:
+            async with asyncio.timeout(20):
+                while line not in (await http.get("/metrics")).text.splitlines():  # noqa: ASYNC110 - of a worker
+                    await asyncio.sleep(0.02)
+
+        payment_id = UUID((await Callers(http, tokens).captured())["id"])
+        await shown("souk_ledger_imbalance_minor 0.0")
+        await database.execute("ALTER TABLE ledger_entries DISABLE TRIGGER double_entry")
+        await database.execute(APPEND, uuid4(), payment_id, ["sales_revenue"], [-7], ["USD"])
+        await shown("souk_ledger_imbalance_minor 7.0")
+    await service.stop()
 
 
 def _act(on: Flows, action: str, order_id: UUID, payment_id: UUID, amount_minor: int) -> Awaitable[object]:

@@ -129,3 +129,23 @@ async def test_what_expires_is_found_by_an_index(filled_url: str, catalogue: Cat
         await connection.close()
     plan = orjson.loads(row[0])[0]["Plan"]
     assert "reservations_held" in {node.get("Index Name") for node in nodes(plan)}
+
+
+async def test_what_is_held_is_found_by_indexes(filled_url: str, catalogue: Catalogue) -> None:
+    await catalogue._database.execute(  # pyright: ignore[reportPrivateUsage]
+        """
+        INSERT INTO reservations (order_id, items, status, expires_at)
+        SELECT uuidv7(), jsonb_build_array(jsonb_build_object('product_id', product_id, 'quantity', 1)),
+            CASE WHEN n % 100 = 0 THEN 'held' ELSE 'committed' END, now()
+        FROM (SELECT product_id, row_number() OVER () AS n FROM stock) s
+        """
+    )
+    connection = await asyncpg.connect(filled_url)
+    try:
+        await connection.execute("ANALYZE reservations")
+        [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) {repository.HELD}")
+    finally:
+        await connection.close()
+    plan = orjson.loads(row[0])[0]["Plan"]
+    assert {"reservations_held", "stock_pkey"} <= {node.get("Index Name") for node in nodes(plan)}
+    assert not [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"]

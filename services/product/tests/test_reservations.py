@@ -196,7 +196,6 @@ async def test_what_expires_is_free_and_can_be_taken_anew(own_shop: Callable[...
     await check_books(shop)
     text = (await shop.send("GET", "/metrics")).text
     assert 'souk_reservations_total{outcome="expired"} 3.0' in text
-    assert "souk_reservations_live 1.0" in text
 
 
 async def test_what_has_run_out_but_was_not_freed_yet_is_still_committed(shop: Shop) -> None:
