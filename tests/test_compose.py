@@ -172,6 +172,16 @@ def test_only_the_edge_is_reached_from_outside_and_only_from_this_machine() -> N
     assert [name for name, container in CONTAINERS.items() if "public" in container.get("networks", [])] == ["edge"]
 
 
+def test_traces_are_sent_by_the_services_and_the_edge_where_they_are_asked_for() -> None:
+    traced = read("compose/tracing.yml")["services"]
+    assert {name: each.get("environment") for name, each in traced.items()} == {
+        **dict.fromkeys(SERVICES, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}),
+        "edge": None,
+    }
+    (settings,) = (volume for volume in CONTAINERS["edge"]["volumes"] if volume.endswith(":/etc/traefik/traefik.yml:ro"))
+    assert traced["edge"]["volumes"] == [settings.replace("traefik.yml:/", "traefik-tracing.yml:/")]
+
+
 def test_the_pools_fit_into_postgres() -> None:
     pools = 0
     for service in SERVICES:
