@@ -200,8 +200,8 @@ class Telemetry:
         return openmetrics.generate_latest(self.registry)
 
     def joined(self, here: Context, name: str) -> AbstractContextManager[None]:
-        """A block that is a span in the trace that `here`, which is the current context, was given; nothing more than the
-        block where that trace is not recorded.
+        """A block that is a span in the trace that `here`, which is the current context, was given; nothing more than
+        the block where that trace is not recorded.
         """
         return UNTRACED if self.tracing is None else self.tracing.joined(here, name)
 

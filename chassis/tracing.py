@@ -245,8 +245,8 @@ class _Exporter(OTLPSpanExporter):
 class Tracing:
     """What makes a service's spans, and sends them to a collector in the background.
 
-    Each service has its own and none is OpenTelemetry's global one: local mode runs four in a process, and FastAPI would
-    trace by a global one too, with paths and queries as they came.
+    Each service has its own and none is OpenTelemetry's global one: local mode runs four in a process, and a library
+    that traces by the global one would note what it likes.
     """
 
     connection_class = TracedConnection
@@ -292,9 +292,8 @@ class Tracing:
         if here.parent_id is not None:
             if here.sampled == "00":
                 return None
-            parent = SpanContext(
-                int(here.trace_id, 16), int(here.parent_id, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
-            )
+            flags = TraceFlags(TraceFlags.SAMPLED)
+            parent = SpanContext(int(here.trace_id, 16), int(here.parent_id, 16), is_remote=True, trace_flags=flags)
             surroundings = trace.set_span_in_context(NonRecordingSpan(parent), NOWHERE)
         span = self._tracer.start_span(name, surroundings, kind, attributes)
         if not span.is_recording():
@@ -303,6 +302,6 @@ class Tracing:
         return span
 
     def close(self) -> None:
-        """Send what is left and end; blocks for EXPORT_TIMEOUT_S a batch at most, and not while the collector is down."""
+        """Send what is left and end. Blocks for EXPORT_TIMEOUT_S a batch at most, and not for a collector that is down."""
         self._exporter.ending = True
         self._provider.shutdown()

@@ -178,8 +178,9 @@ def test_traces_are_sent_by_the_services_and_the_edge_where_they_are_asked_for()
         **dict.fromkeys(SERVICES, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}),
         "edge": None,
     }
-    (settings,) = (volume for volume in CONTAINERS["edge"]["volumes"] if volume.endswith(":/etc/traefik/traefik.yml:ro"))
-    assert traced["edge"]["volumes"] == [settings.replace("traefik.yml:/", "traefik-tracing.yml:/")]
+    mounted = ":/etc/traefik/traefik.yml:ro"
+    assert f"./compose/traefik.yml{mounted}" in CONTAINERS["edge"]["volumes"]
+    assert traced["edge"]["volumes"] == [f"./compose/traefik-tracing.yml{mounted}"]
 
 
 def test_the_pools_fit_into_postgres() -> None:

@@ -98,8 +98,8 @@ class Buyer:
 
 @pytest.fixture(scope="module")
 def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Generator[Told, None, None]:
-    """A shop that has sold something, answered it again, and lost a replica in the middle of another order. It has ended,
-    so all of its spans were sent.
+    """A shop that has sold something, answered it again, and lost a replica in the middle of another order. It has
+    ended, so all of its spans were sent.
     """
     urls = {service: postgres.clone(service) for service in SERVICES}
     folder = tmp_path_factory.mktemp("traced")
