@@ -1,5 +1,6 @@
 """A collector of traces: it takes what services send by OTLP over HTTP, and keeps the spans as a test asks for them."""
 
+import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 PATH = "/v1/traces"
+COMES_WITHIN_S = 30
 KINDS = {1: "internal", 2: "server", 3: "client"}
 ERROR = 2
 """Of a span's status, as kinds are of its kind: numbers of opentelemetry/proto/trace/v1/trace.proto."""
@@ -49,6 +51,13 @@ class Collector:
         for resource in request.resource_spans:
             service = _values(resource.resource.attributes)["service.name"]
             self.spans += [_collected(service, span) for scope in resource.scope_spans for span in scope.spans]
+
+    def await_request(self, trace_id: str, service: str) -> None:
+        """Return when the span of a service's request has come, which is the last of what it sends of the request."""
+        deadline = time.monotonic() + COMES_WITHIN_S
+        while not any(span.service == service and span.kind == "server" for span in self.of(trace_id)):
+            assert time.monotonic() < deadline, f"no span of a request to {service}"
+            time.sleep(0.02)
 
     def of(self, trace_id: str) -> list[Collected]:
         """The spans of a trace, in the order in which they began."""

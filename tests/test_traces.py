@@ -107,6 +107,7 @@ def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
     with collecting() as collector:
         settings = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.origin,
+            "OTEL_BSP_SCHEDULE_DELAY": "100",  # milliseconds: what is killed sends no more
             "DOOM": str(folder / "doom.json"),
             "LEASE_S": "2",
             "RECOVER_EVERY_S": "0.2",
@@ -119,6 +120,8 @@ def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
             buyer.look_around()
             first, again = buyer.order("once", placed), buyer.order("once", replayed)
             assert (first.status_code, again.content) == (201, first.content)
+            collector.await_request(placed, "order")
+            collector.await_request(replayed, "order")
             _doom(folder / "doom.json", crashed)
             assert buyer.order("killed", crashed).status_code == 502
             order_id = first.json()["id"]
