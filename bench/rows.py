@@ -171,7 +171,7 @@ def checkout(shop: Shop) -> Iterator[Row]:
 
 
 def traced_checkout(shop: Shop) -> Iterator[Row]:
-    """Checkouts whose traces are recorded and sent, against others of the same services whose callers record nothing."""
+    """Checkouts whose traces are recorded and sent, against those whose callers record none, of the same services."""
     with (
         bare(shop, httpx2.Response(200)) as collector,
         shop.running(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.port}") as services,

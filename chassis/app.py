@@ -44,7 +44,7 @@ from chassis.problems import (
 from chassis.schemas import ProblemDocument
 from chassis.secrets import SERVICES
 from chassis.settings import ServiceSettings
-from chassis.telemetry import UNMATCHED, Telemetry
+from chassis.telemetry import OPENMETRICS, UNMATCHED, Telemetry
 from chassis.transport import DEADLINE, PooledTransport
 from chassis.workers import Round, Worker
 
@@ -56,7 +56,6 @@ log = structlog.stdlib.get_logger()
 MAX_BODY_BYTES = 2**20
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Never counted among the requests: they say nothing of what clients see."""
-OPENMETRICS = "application/openmetrics-text"
 HANDLER = "souk.handler"
 """Where an answer given before routing notes in the ASGI scope which route it stands for."""
 STREAM = "souk.stream"

@@ -21,8 +21,8 @@ _random = Random()  # noqa: S311 - seeded by the system; ids must be unlike each
 class Context:
     """One request, or one piece of a worker's work, as the logs and the peers are told of it.
 
-    `deadline` is in seconds of the event loop's clock; none means unbounded. `parent_id` is the caller's span, `span` the
-    one that is under way here; none where this service is not traced, or this trace not recorded.
+    `deadline` is in seconds of the event loop's clock; none means unbounded. `parent_id` is the caller's span.
+    `span` is the one under way here; none where this service is not traced, or this trace not recorded.
     """
 
     __slots__ = ("deadline", "order_id", "parent_id", "request_id", "sampled", "span", "trace_id")

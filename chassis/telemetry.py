@@ -17,7 +17,7 @@ import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric, SummaryMetricFamily
-from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -32,6 +32,8 @@ HIGH_RESOLUTION_S = (
 )  # fmt: skip
 BY_HANDLER_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Bucket bounds in seconds. 0.1, 0.25 and 0.5 are thresholds that service level objectives are stated in."""
+
+OPENMETRICS = "application/openmetrics-text"
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "none"
@@ -197,7 +199,8 @@ class Telemetry:
 
     def openmetrics(self) -> bytes:
         """All families in the OpenMetrics text format, which has exemplars."""
-        return openmetrics.generate_latest(self.registry)
+        encode, _ = choose_encoder(OPENMETRICS)
+        return encode(self.registry)
 
     def joined(self, here: Context, name: str) -> AbstractContextManager[None]:
         """A block that is a span in the trace that `here`, which is the current context, was given; nothing more than

@@ -302,6 +302,6 @@ class Tracing:
         return span
 
     def close(self) -> None:
-        """Send what is left and end. Blocks for EXPORT_TIMEOUT_S a batch at most, and not for a collector that is down."""
+        """Send what is left and end; blocks for EXPORT_TIMEOUT_S a batch at most, and not while nobody takes them."""
         self._exporter.ending = True
         self._provider.shutdown()

@@ -6,14 +6,15 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx2
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser
 from structlog.testing import capture_logs
 
 from chassis.app import Service
@@ -271,9 +272,11 @@ async def test_the_latency_of_a_recorded_request_has_its_trace_as_exemplar(
         openmetrics = await http.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,*/*"})
         text = await http.get("/metrics", headers={"Accept": "text/plain;version=0.0.4"})
     assert openmetrics.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    parsed: Any = parser.text_string_to_metric_families  # pyright: ignore[reportUnknownMemberType] - untyped
+    families = cast("Iterable[Metric]", parsed(openmetrics.text))
     exemplars = {
         sample.exemplar.labels["trace_id"]: (sample.labels["handler"], family.name)
-        for family in text_string_to_metric_families(openmetrics.text)
+        for family in families
         for sample in family.samples
         if sample.exemplar is not None and "handler" in sample.labels
     }
