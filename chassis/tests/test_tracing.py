@@ -272,8 +272,7 @@ async def test_the_latency_of_a_recorded_request_has_its_trace_as_exemplar(
         openmetrics = await http.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,*/*"})
         text = await http.get("/metrics", headers={"Accept": "text/plain;version=0.0.4"})
     assert openmetrics.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    parsed: Any = parser.text_string_to_metric_families  # pyright: ignore[reportUnknownMemberType] - untyped
-    families = cast("Iterable[Metric]", parsed(openmetrics.text))
+    families: Iterable[Metric] = cast("Any", parser).text_string_to_metric_families(openmetrics.text)
     exemplars = {
         sample.exemplar.labels["trace_id"]: (sample.labels["handler"], family.name)
         for family in families
