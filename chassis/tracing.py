@@ -2,7 +2,7 @@
 
 Imported only where an endpoint is named, for it brings OpenTelemetry's SDK along. Whoever makes a span asks the context
 of its request for the one that is under way: there is none where the trace is not recorded, and then that look is all
-that tracing costs. docs/decisions/tracing.md has the measurements.
+that tracing costs. docs/decisions/tracing.md has the reasons.
 
 Names and attributes are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/), without those
 that hold what a client has sent: a path is its route's template, a statement the tables that it names. Values,
