@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, cycle, islice
+from uuid import uuid4
 
 import httpx2
 import orjson
@@ -186,6 +187,27 @@ def checkout(shop: Shop) -> Iterator[Row]:
         yield Row("checkouts on one core", text, f">= {promised:.0f}/s", measured.per_second >= promised)
 
 
+def traced_checkout(shop: Shop) -> Iterator[Row]:
+    """Checkouts whose traces are recorded and sent, against those whose callers record none, of the same services."""
+    with (
+        bare(shop, httpx2.Response(200)) as collector,
+        shop.running(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.port}") as services,
+    ):
+        products, customers = shop.stock(1000), cycle(shop.customers(20))
+        pairs = cycle(zip(products[::2], products[1::2], strict=True))
+        serving = [services[name] for name in ("order", "product", "payment")]
+
+        def buy(flags: str) -> Cost:
+            callers = ({"traceparent": f"00-{uuid4().hex}-{uuid4().hex[:16]}-{flags}"} for _ in range(600))
+            orders = [order(next(customers) | caller, next(pairs)) for caller in callers]
+            return cost(serving, services["order"].port, orders, connections=16)
+
+        unrecorded, recorded = side_by_side(lambda: buy("00"), lambda: buy("01"))
+    ratio = recorded.cpu_us / unrecorded.cpu_us
+    text = f"{ratio:.2f} ({recorded.cpu_us / 1000:.2f} ms against {unrecorded.cpu_us / 1000:.2f})"
+    yield Row("a checkout whose trace is recorded, to one whose is not", text, "<= 1.5", ratio <= 1.5)
+
+
 def hot_product(shop: Shop) -> Iterator[Row]:
     """One product that everybody buys at once, against as many checkouts spread over a hundred."""
     with shop.running() as services:
@@ -226,6 +248,6 @@ def start_and_size(shop: Shop) -> Iterator[Row]:
 TABLES = {
     "Reads": (reads_repeated, reads_distinct),
     "What every request and call pays": (metrics_overhead, exposition, peer_call),
-    "Checkout": (checkout, hot_product),
+    "Checkout": (checkout, traced_checkout, hot_product),
     "Start and memory": (start_and_size,),
 }

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from http import HTTPStatus
@@ -38,13 +38,13 @@ class Shop:
         self._key_encryption_key = b64encode(os.urandom(32)).decode()
 
     @contextmanager
-    def running(self, *services: str) -> "Generator[dict[str, measure.ServerProcess]]":
-        """Run some services, or all, on migrated databases."""
+    def running(self, *services: str, **settings: str) -> "Generator[dict[str, measure.ServerProcess]]":
+        """Run some services, or all, on migrated databases, with these settings beyond the usual ones."""
         with ExitStack() as stack:
-            yield {service: stack.enter_context(self._run(service)) for service in services or SERVICES}
+            yield {service: stack.enter_context(self._run(service, settings)) for service in services or SERVICES}
 
-    def _run(self, service: str) -> "AbstractContextManager[measure.ServerProcess]":
-        environment = self._environment(service)
+    def _run(self, service: str, settings: Mapping[str, str]) -> "AbstractContextManager[measure.ServerProcess]":
+        environment = {**self._environment(service), **settings}
         self.postgres.create_database(service)
         command = (sys.executable, "-m", f"services.{service}", "migrate")
         subprocess.run(command, cwd=measure.ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL, check=True)

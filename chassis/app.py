@@ -8,12 +8,12 @@ from math import isnan, nan
 from pathlib import Path
 from sys import maxsize
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import orjson
 import structlog
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
@@ -27,7 +27,7 @@ from chassis import problems
 from chassis.auth import AccessTokens, ServiceCallers, ServiceCredential
 from chassis.clients import Peer
 from chassis.context import Context, current
-from chassis.database import Database
+from chassis.database import Connection, Database
 from chassis.migrations import expected_revision
 from chassis.postgres_metrics import READ_EVERY_S, PostgresMetrics
 from chassis.problems import (
@@ -45,9 +45,12 @@ from chassis.problems import (
 from chassis.schemas import ProblemDocument
 from chassis.secrets import SERVICES
 from chassis.settings import ServiceSettings
-from chassis.telemetry import UNMATCHED, Telemetry
+from chassis.telemetry import OPENMETRICS, UNMATCHED, Telemetry
 from chassis.transport import DEADLINE, PooledTransport
 from chassis.workers import Round, Worker
+
+if TYPE_CHECKING:
+    from chassis.tracing import Tracing
 
 log = structlog.stdlib.get_logger()
 
@@ -87,8 +90,9 @@ class Service(FastAPI):
 
     def __init__(self, name: str, settings: ServiceSettings, transports: Transports | None) -> None:
         self.service_name = name
-        self.telemetry = Telemetry(name)
-        self.database = Database(settings)
+        self._tracing = _tracing(name, settings)
+        self.telemetry = Telemetry(name, self._tracing)
+        self.database = Database(settings, Connection if self._tracing is None else self._tracing.connection_class)
         self.credential = ServiceCredential(name, settings)
         self.stopping = asyncio.Event()
         self.front: ASGIApp = super().__call__
@@ -111,6 +115,8 @@ class Service(FastAPI):
             redirect_slashes=False,
             lifespan=_lifespan,
             separate_input_output_schemas=False,
+            # Its own would note paths and queries as they came, and does not see what is answered before routing.
+            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
         self.state.database = self.database
         self.state.service_callers = ServiceCallers(name, settings)
@@ -180,13 +186,15 @@ class Service(FastAPI):
         log.info("service_ready", schema=expected)
 
     async def stop(self) -> None:
-        """Stop the workers and close every connection."""
+        """Stop the workers, close every connection, and send the spans that are left."""
         self.stopping.set()
         self._awaiting_schema.cancel()
         await asyncio.gather(*(worker.stop() for worker in self._workers))
         for peer in self._peers.values():
             await peer.aclose()
         await self.database.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once, with the problem document that every error refers to."""
@@ -247,6 +255,7 @@ class Service(FastAPI):
         if bound is None:
             bound = self._internal if scope["path"].startswith(INTERNAL) else self._public
         held = 1
+        span = None
 
         async def answer(message: Message) -> None:
             nonlocal status, response_bytes, seconds
@@ -255,6 +264,8 @@ class Service(FastAPI):
                 seconds = perf_counter() - started_at
                 status = message["status"]
                 message["headers"] = [*message["headers"], request_id_header]
+                if span is not None:
+                    span.answered(status, message["headers"])
                 if STREAM in scope:
                     release()  # it waits for most of its time, and whoever serves it bounds how many there are
             else:
@@ -274,6 +285,8 @@ class Service(FastAPI):
             return message
 
         token = current.set(context)
+        if self._tracing is not None and bound is not self._probes:
+            span = self._tracing.request(context, scope["method"], scope["scheme"])
         bound.held += held
         try:
             if bound.held > bound.most:
@@ -299,10 +312,15 @@ class Service(FastAPI):
         finally:
             release()
             current.reset(token)
+            trace_id = None
+            if span is not None:
+                span.served(scope["method"], _handler(scope), status, context.order_id)
+                trace_id = context.trace_id
             # A request whose client went away before an answer began is not an error of ours, whatever was answered.
             if status and not gone and scope["path"] not in PROBES:
-                handler = scope.get(HANDLER) or _handler(scope)
-                self.telemetry.http.observe(handler, scope["method"], status, seconds, request_bytes, response_bytes)
+                self.telemetry.http.observe(
+                    _handler(scope), scope["method"], status, seconds, request_bytes, response_bytes, trace_id
+                )
 
     def _counted(self, path: str, receive: Receive) -> Receive:
         """Count a body of unknown length as it comes, and raise 413 in whoever reads it when it is too long."""
@@ -340,12 +358,25 @@ class Service(FastAPI):
             raise Unavailable("the deadline has passed") from None
 
 
+def _tracing(name: str, settings: ServiceSettings) -> "Tracing | None":
+    """The service's tracing, where an endpoint is named. Nothing is imported for it otherwise."""
+    if not settings.otel_exporter_otlp_endpoint:
+        return None
+    from chassis.tracing import Tracing
+
+    endpoint, ratio = settings.otel_exporter_otlp_endpoint, settings.otel_traces_sampler_arg
+    return Tracing(name, settings.port, endpoint, ratio)
+
+
 INTERNAL = "/internal/"
 DEADLINE_HEADER = DEADLINE.lower().encode("ascii")
 
 
 def _handler(scope: Scope) -> str:
     """The path template of the route that served, never the raw path."""
+    handler = scope.get(HANDLER)
+    if handler is not None:
+        return handler
     route = scope.get("route")
     return getattr(route, "path_format", None) or getattr(route, "path", None) or UNMATCHED
 
@@ -446,8 +477,10 @@ def create_service(
         ready = service.ready
         return Response("ready" if ready else "starting", 200 if ready else 503, media_type="text/plain")
 
-    async def metrics() -> Response:
-        """Metrics in Prometheus' text format."""
+    async def metrics(request: Request) -> Response:
+        """Metrics in Prometheus' text format, or in OpenMetrics where a scraper asks for that: it has exemplars."""
+        if OPENMETRICS in request.headers.get("accept", ""):
+            return Response(service.telemetry.openmetrics(), media_type=f"{OPENMETRICS}; version=1.0.0; charset=utf-8")
         return Response(service.telemetry.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def docs() -> HTMLResponse:

@@ -89,15 +89,21 @@ class Peer:
         remaining_s = here.remaining_s()
         if remaining_s is not None:
             limit_s = min(limit_s, remaining_s)
+        span = None
+        if here.span is not None:
+            span = here.span.call(self.name, self._url.host, self._url.port or 80, method, path)
         started = perf_counter()
         outcome = "timeout"
+        status = 0
         try:
             if limit_s <= 0:
                 raise PeerUnavailable(self.name, outcome)
             async with asyncio.timeout(limit_s):
-                answer = await self._transport.handle_async_request(self._request(method, path, body, limit_s, policy))
+                request = self._request(method, path, body, limit_s, policy, here.traceparent(span))
+                answer = await self._transport.handle_async_request(request)
                 content = await whole(answer)
             outcome = "failed"
+            status = answer.status_code
             if answer.status_code >= 500 or answer.status_code == 429 or 300 <= answer.status_code < 400:
                 raise PeerUnavailable(self.name, outcome)
             found = _parsed(answer, content)
@@ -119,15 +125,19 @@ class Peer:
         finally:
             self._seconds.observe(perf_counter() - started)
             self._outcomes[outcome].inc()
+            if span is not None:
+                span.called(status, outcome)
 
-    def _request(self, method: str, path: str, body: Any, limit_s: float, policy: CallPolicy | None) -> httpx2.Request:
+    def _request(
+        self, method: str, path: str, body: Any, limit_s: float, policy: CallPolicy | None, traceparent: str
+    ) -> httpx2.Request:
         here = context()
         # asyncpg has a UUID of its own, which only `str` makes JSON of.
         content = b"" if body is None else orjson.dumps(body, default=str)
         headers = [
             (b"Host", self._host),
             (b"Authorization", self._credential.authorization(self.name).encode("ascii")),
-            (b"traceparent", here.traceparent().encode("ascii")),
+            (b"traceparent", traceparent.encode("ascii")),
             (b"X-Request-Id", here.request_id.encode("ascii")),
             (DEADLINE.encode("ascii"), b"%.3f" % limit_s),
         ]

@@ -131,7 +131,8 @@ class Database(Statements):
     next use, so service resumes by itself.
     """
 
-    def __init__(self, settings: ServiceSettings) -> None:
+    def __init__(self, settings: ServiceSettings, connection_class: type[Connection] = Connection) -> None:
+        self._connection_class = connection_class
         self._url = settings.database_url.get_secret_value()
         self._size = settings.database_pool_size
         self._acquire_timeout_s = settings.database_acquire_timeout_s
@@ -189,6 +190,7 @@ class Database(Statements):
     async def _open(self) -> Connection:
         connection: Connection = await asyncpg.connect(
             self._url,
+            connection_class=self._connection_class,
             timeout=self._acquire_timeout_s,
             command_timeout=self._statement_timeout_s + 1,
             server_settings=SESSION | {"statement_timeout": f"{self._statement_timeout_s * 1000:.0f}"},

@@ -77,6 +77,11 @@ class ServiceSettings(BaseSettings):
     user_url: Origins = "http://127.0.0.1:8001"
     """Where the user service answers; the keys that verify access tokens come from there."""
 
+    otel_exporter_otlp_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """Where a collector takes traces, by OTLP over HTTP at `/v1/traces` below it. Empty: there are none."""
+    otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1)
+    """The share that is recorded of the traces that begin here; for others their callers have decided."""
+
     max_in_flight: int = Field(default=256, ge=1)
     """Requests from outside served at once; one more is refused with 503 at once."""
     max_internal_in_flight: int = Field(default=512, ge=1)

@@ -9,17 +9,23 @@ import logging
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, Self
+from contextlib import AbstractContextManager
+from time import time
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from chassis.context import current
+from chassis.context import UNTRACED, Context, current
+
+if TYPE_CHECKING:
+    from chassis.tracing import Tracing
 
 HIGH_RESOLUTION_S = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75,
@@ -27,6 +33,8 @@ HIGH_RESOLUTION_S = (
 )  # fmt: skip
 BY_HANDLER_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Bucket bounds in seconds. 0.1, 0.25 and 0.5 are thresholds that service level objectives are stated in."""
+
+OPENMETRICS = "application/openmetrics-text"
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "none"
@@ -61,22 +69,28 @@ OTHER = "other"
 class _Handled:
     """Requests of one handler and method."""
 
-    __slots__ = ("buckets", "request_bytes", "response_bytes", "seconds", "statuses")
+    __slots__ = ("buckets", "exemplars", "request_bytes", "response_bytes", "seconds", "statuses")
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
         self.buckets = [0] * (len(BY_HANDLER_S) + 1)
+        self.exemplars: dict[int, Exemplar] = {}
         self.seconds = 0.0
         self.request_bytes = 0
         self.response_bytes = 0
 
 
-def _cumulative(bounds: Iterable[float], counts: list[int]) -> list[tuple[str, float]]:
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
+
+
+def _cumulative(bounds: Iterable[float], counts: list[int], exemplars: dict[int, Exemplar]) -> list[Bucket]:
     """Bucket counts as the exposition format wants them: cumulative, the last one `+Inf`."""
-    total, found = 0, list[tuple[str, float]]()
-    for bound, count in zip((*bounds, float("inf")), counts, strict=True):
+    total, found = 0, list[Bucket]()
+    for number, (bound, count) in enumerate(zip((*bounds, float("inf")), counts, strict=True)):
         total += count
-        found.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
+        name = "+Inf" if bound == float("inf") else str(float(bound))
+        exemplar = exemplars.get(number)
+        found.append((name, total) if exemplar is None else (name, total, exemplar))
     return found
 
 
@@ -86,24 +100,39 @@ class HttpMetrics(Collector):
     def __init__(self) -> None:
         self._handled: dict[tuple[str, str], _Handled] = {}
         self._high_resolution = [0] * (len(HIGH_RESOLUTION_S) + 1)
+        self._exemplars: dict[int, Exemplar] = {}
         self._seconds = 0.0
 
     def observe(
-        self, handler: str, method: str, status: int, seconds: float, request_bytes: int, response_bytes: int
+        self,
+        handler: str,
+        method: str,
+        status: int,
+        seconds: float,
+        request_bytes: int,
+        response_bytes: int,
+        trace_id: str | None = None,
     ) -> None:
-        """Count one request. Called on the event loop only, so it takes no lock."""
+        """Count one request; with the id of its trace where that is recorded, which becomes the exemplar of its bucket.
+
+        Called on the event loop only, so it takes no lock.
+        """
         if method not in METHODS:
             method = "OTHER"
         handled = self._handled.get((handler, method))
         if handled is None:
             handled = self._handled[handler, method] = _Handled()
         handled.statuses[status] = handled.statuses.get(status, 0) + 1
-        handled.buckets[bisect_left(BY_HANDLER_S, seconds)] += 1
+        bucket = bisect_left(BY_HANDLER_S, seconds)
+        handled.buckets[bucket] += 1
         handled.seconds += seconds
         handled.request_bytes += request_bytes
         handled.response_bytes += response_bytes
-        self._high_resolution[bisect_left(HIGH_RESOLUTION_S, seconds)] += 1
+        fine = bisect_left(HIGH_RESOLUTION_S, seconds)
+        self._high_resolution[fine] += 1
         self._seconds += seconds
+        if trace_id is not None:
+            handled.exemplars[bucket] = self._exemplars[fine] = Exemplar({"trace_id": trace_id}, seconds, time())
 
     def collect(self) -> Iterable[Metric]:
         """The families, for one scrape."""
@@ -125,7 +154,8 @@ class HttpMetrics(Collector):
             for status, times in list(handled.statuses.items()):
                 requests.add_metric((handler, method, str(status)), times)
                 count += times
-            duration.add_metric((handler, method), _cumulative(BY_HANDLER_S, handled.buckets), handled.seconds)
+            buckets = _cumulative(BY_HANDLER_S, handled.buckets, handled.exemplars)
+            duration.add_metric((handler, method), buckets, handled.seconds)
             before = sizes.get(handler, (0, 0, 0))
             sizes[handler] = (before[0] + count, before[1] + handled.request_bytes, before[2] + handled.response_bytes)
         for handler, (count, request_bytes, response_bytes) in sizes.items():
@@ -134,7 +164,8 @@ class HttpMetrics(Collector):
         high_resolution = HistogramMetricFamily(
             "http_request_duration_highr_seconds", "Latency of all requests, in many buckets, without labels."
         )
-        high_resolution.add_metric((), _cumulative(HIGH_RESOLUTION_S, self._high_resolution), self._seconds)
+        buckets = _cumulative(HIGH_RESOLUTION_S, self._high_resolution, self._exemplars)
+        high_resolution.add_metric((), buckets, self._seconds)
         return (requests, received, sent, high_resolution, duration)
 
 
@@ -176,10 +207,13 @@ def _known(name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Telemetry:
-    """The metrics of one service. Each service has a registry of its own, since local mode runs four in a process."""
+    """The metrics of one service, and its tracing where it has one. Each service has a registry of its own, since local
+    mode runs four in a process.
+    """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, tracing: "Tracing | None" = None) -> None:
         self.service = service
+        self.tracing = tracing
         self.registry = CollectorRegistry()
         self.http = HttpMetrics()
         self.registry.register(self.http)
@@ -226,6 +260,17 @@ class Telemetry:
     def exposition(self) -> bytes:
         """All families in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def openmetrics(self) -> bytes:
+        """All families in the OpenMetrics text format, which has exemplars."""
+        encode, _ = choose_encoder(OPENMETRICS)
+        return encode(self.registry)
+
+    def joined(self, here: Context, name: str) -> AbstractContextManager[None]:
+        """A block that is a span in the trace that `here`, which is the current context, was given; nothing more than
+        the block where that trace is not recorded.
+        """
+        return UNTRACED if self.tracing is None else self.tracing.joined(here, name)
 
 
 def _bind_context(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

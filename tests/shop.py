@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +34,14 @@ class Shop:
 
 @contextmanager
 def running_shop(
-    database_urls: Mapping[str, str], folder: Path, replicas: Mapping[str, int] | None = None
+    database_urls: Mapping[str, str],
+    folder: Path,
+    replicas: Mapping[str, int] | None = None,
+    settings: Mapping[str, str] | None = None,
+    harmed: Collection[str] = (),
 ) -> Generator[Shop, None, None]:
     """Run each service in `replicas` processes (one where it is not named) behind a reverse proxy, until the block
-    ends.
+    ends; all of them with these settings beyond the usual ones, and those that are `harmed` by `drills.harmed`.
     """
     generate(folder / "secrets")
     counts = {name: (replicas or {}).get(name, 1) for name in SERVICES}
@@ -58,8 +62,10 @@ def running_shop(
                         "ADMIN_PASSWORD": ADMIN_PASSWORD,
                         "MAX_CHECKOUTS": "64",  # tests send fifty at once, and ask what becomes of each
                         **{f"{peer.upper()}_URL": found[0] for peer, found in urls.items()},
+                        **(settings or {}),
                     }
-                    command = (sys.executable, "-m", f"services.{name}")
+                    module = ("drills.harmed", name) if name in harmed else (f"services.{name}",)
+                    command = (sys.executable, "-m", *module)
                     processes.append(
                         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
                     )

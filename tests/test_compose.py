@@ -183,6 +183,16 @@ def test_only_the_edge_is_reached_from_outside_and_only_from_this_machine() -> N
     assert [name for name, container in CONTAINERS.items() if "public" in container.get("networks", [])] == ["edge"]
 
 
+def test_traces_are_sent_by_the_services_and_the_edge_where_they_are_asked_for() -> None:
+    traced = read("compose/tracing.yml")["services"]
+    assert set(traced) == {*SERVICES, "edge"}
+    for service in SERVICES:
+        assert traced[service] == {"environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}}
+    mounted = ":/etc/traefik/traefik.yml:ro"
+    assert f"./compose/traefik.yml{mounted}" in CONTAINERS["edge"]["volumes"]
+    assert traced["edge"]["volumes"] == [f"./compose/traefik-tracing.yml{mounted}"]
+
+
 def test_the_pools_fit_into_postgres() -> None:
     pools = 0
     for service in SERVICES:

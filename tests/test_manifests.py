@@ -36,6 +36,7 @@ UNKNOWN_KINDS = frozenset({"APIService"})
 """Not Kubernetes' own, but of the API server's aggregator, whose schema kubernetes-validate does not carry."""
 CPUS_AT_MOST = 1.0
 BYTES_AT_MOST = 1.2 * 2**30
+COLLECTOR = "http://collector:4318"
 KIND = overlay("kind")
 BASE = overlay("base")
 DEPLOYMENTS = of_kind(BASE, "Deployment")
@@ -290,6 +291,33 @@ def test_what_the_edge_does_to_a_request_is_what_compose_s_does() -> None:
     used |= {name.removesuffix("@file") for name in EDGE["entryPoints"]["web"]["http"]["middlewares"]}
     assert used == compose["middlewares"].keys()
     assert compose["routers"]["home"].items() <= here["routers"]["home"].items()
+
+
+@pytest.mark.parametrize(
+    ("usual", "traced"),
+    [
+        ("k8s/base/edge/traefik.yml", "k8s/components/tracing/traefik.yml"),
+        ("compose/traefik.yml", "compose/traefik-tracing.yml"),
+    ],
+)
+def test_an_edge_that_traces_is_the_usual_one_and_a_section_more(usual: str, traced: str) -> None:
+    beginning, whole = ((ROOT / path).read_text().partition("\n")[2] for path in (usual, traced))
+    assert whole.startswith(beginning)
+    settings: Any = yaml.safe_load(whole)
+    assert settings.pop("tracing")["otlp"] == {"http": {"endpoint": f"{COLLECTOR}/v1/traces"}}
+    assert settings == yaml.safe_load((ROOT / usual).read_text())
+
+
+def test_traces_are_sent_where_the_overlay_tracing_says_and_nowhere_else() -> None:
+    objects = overlay("tracing")
+    for service in SERVICES:
+        assert environment(of_kind(objects, "Deployment")[service])["OTEL_EXPORTER_OTLP_ENDPOINT"] == COLLECTOR
+    (edge,) = (item for name, item in of_kind(objects, "ConfigMap").items() if name.startswith("edge-"))
+    assert set(edge["data"]) == {"traefik.yml", "routes.yml"}
+    assert "tracing:" in edge["data"]["traefik.yml"]
+    for item in KIND:
+        assert "tracing:" not in item.get("data", {}).get("traefik.yml", "")
+        assert item["kind"] not in WORKLOADS or "OTEL_EXPORTER_OTLP_ENDPOINT" not in environment(item)
 
 
 def test_nobody_may_read_the_secrets_of_the_cluster() -> None:

@@ -1,5 +1,6 @@
 """A small service on a database of its own, and clients of it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
@@ -59,6 +60,8 @@ async def build(notes_url: str, tokens: UserTokens) -> AsyncIterator[Build]:
     yield make
     for service in built:
         await service.database.close()
+        if service.telemetry.tracing is not None:
+            await asyncio.to_thread(service.telemetry.tracing.close)
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ class Checkout:
         found = await self._orders.answered(user_id, key)
         if found is None:
             return None
+        context().order_id = str(found.order_id)
         if found.fingerprint != fingerprint:
             raise IdempotencyKeyReused
         if found.answer is not None:

@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 import structlog
 
+from chassis.context import Context, current
 from chassis.problems import Problem, Unavailable
 from chassis.schemas import rfc3339
 from services.order.domain import FINAL, Entry, Order
@@ -93,6 +94,7 @@ class StatusFeed:
             self._looking = asyncio.create_task(self._look_while_watched())
 
     async def _look_while_watched(self) -> None:
+        current.set(Context())  # for all who watch, so not in the trace of the one who was first
         while self._watches:
             seen: dict[UUID, int] = {}
             for watch in self._watches:

@@ -71,6 +71,7 @@ class Saga:
         self._orders = orders
         self._products = products
         self._payments = payments
+        self._telemetry = telemetry
         self._steps: dict[Status, Step] = {
             Status.PENDING: self._reserve,
             Status.RESERVED: self._authorise,
@@ -200,9 +201,11 @@ class Saga:
 
     @contextmanager
     def _timed(self, step: str) -> Generator[None, None, None]:
+        here = context()
         started = perf_counter()
         try:
-            yield
+            with here.step(f"saga {step}"):
+                yield
         finally:
             self._seconds[step].observe(perf_counter() - started)
 
@@ -215,9 +218,12 @@ class Saga:
     async def _recover(self, order: Order, budget_s: float) -> None:
         """Go on with an order in the trace of the request that placed it."""
         until = asyncio.get_running_loop().time() + budget_s
-        current.set(Context(traceparent=order.traceparent, deadline=until))
+        here = Context(traceparent=order.traceparent, deadline=until)
+        here.order_id = str(order.id)
+        current.set(here)
         try:
-            ended = await self.advance(order, until)
+            with self._telemetry.joined(here, "saga recover"):
+                ended = await self.advance(order, until)
         except Exception as error:
             # Whatever is wrong with this one must not keep the others of the round waiting.
             delay_s = min(2.0 ** min(order.attempts, 10) / 10, POSTPONE_MOST_S)

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.app import HANDLER
+from chassis.context import current
 from chassis.problems import Problem, ProblemResponse
 from services.product.conditional import NO_CACHE, matches
 from services.product.reads import CATEGORIES, Representation, template
@@ -62,6 +63,7 @@ class Checks:
         return future
 
     async def _run(self) -> None:
+        current.set(None)  # for all who wait, so in the trace of none of them
         try:
             while self._waiting:
                 await asyncio.sleep(0)  # what has arrived by now is read from its sockets first, and joins

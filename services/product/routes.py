@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 
 from chassis.audit import ndjson
 from chassis.auth import Admin, Auditor, OrderService
+from chassis.context import context
 from chassis.database import Autocommit
 from chassis.problems import (
     Forbidden,
@@ -181,6 +182,7 @@ async def quote(wanted: Items, request: Request, _: OrderService) -> JsonBytes:
 @internal_routes.put("/reservations/{order_id}", responses=documented(*ADMINS, InsufficientStock, IllegalTransition))
 async def reserve(order_id: Id, wanted: Items, request: Request, _: OrderService) -> Reservation:
     """Hold all the units for an order, or none. Idempotent by the order's id."""
+    context().order_id = str(order_id)
     try:
         held = await _stock(request).reserve(order_id, wanted.items)
     except InsufficientStock:
@@ -195,12 +197,14 @@ async def reserve(order_id: Id, wanted: Items, request: Request, _: OrderService
 )
 async def commit(order_id: Id, request: Request, _: OrderService) -> Reservation:
     """Take the reserved units out of the stock for good. Idempotent."""
+    context().order_id = str(order_id)
     return _reservation(order_id, await _stock(request).commit(order_id), request)
 
 
 @internal_routes.delete("/reservations/{order_id}", status_code=204, responses=documented(*ADMINS))
 async def release(order_id: Id, request: Request, _: OrderService) -> None:
     """Give the units back, whether held or committed, and refuse any later reservation for this order. Idempotent."""
+    context().order_id = str(order_id)
     if await _stock(request).release(order_id):
         _metrics(request).reservations["released"].inc()
 
