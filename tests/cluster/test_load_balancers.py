@@ -59,6 +59,19 @@ async def until(client: httpx2.AsyncClient, node: str, state: str) -> None:
             await asyncio.sleep(0.2)
 
 
+async def until_noticed(cluster: Cluster, node: str) -> None:
+    """Wait until no edge on a node counts as ready: until then the other nodes send to it; raises TimeoutError."""
+    async with asyncio.timeout(NOTICED_WITHIN_S):
+        while any(  # noqa: ASYNC110 - a cluster sets no event of ours
+            endpoint.get("nodeName") == node and endpoint["conditions"].get("ready")
+            for piece in await asyncio.to_thread(
+                cluster.kubectl.items, "endpointslices", "--selector=kubernetes.io/service-name=edge"
+            )
+            for endpoint in piece["endpoints"] or ()
+        ):
+            await asyncio.sleep(0.5)
+
+
 @pytest.mark.usefixtures("balancers")
 async def test_a_dead_node_is_taken_out_and_comes_back(cluster: Cluster, client: httpx2.AsyncClient) -> None:
     await until(client, "worker3", "UP")
@@ -67,7 +80,7 @@ async def test_a_dead_node_is_taken_out_and_comes_back(cluster: Cluster, client:
     try:
         await until(client, "worker3", "DOWN")
         # The other nodes go on sending to an edge there until the control plane has noticed, some 50 s later.
-        await cluster.do("wait", "node/souk-worker3", "--for=condition=Ready=Unknown", "--timeout=120s")
+        await until_noticed(cluster, "souk-worker3")
         for name, origin in ORIGINS.items():
             statuses = await answered(client, origin, REQUESTS)
             print(f"{name}, with a dead node: {statuses.count(200)} of {REQUESTS} answered")
