@@ -41,7 +41,7 @@ What each pod takes in a kind cluster of a control plane and three workers, besi
 the CPU of one pod over the whole time, of all its replicas; *most* is the busiest ten seconds, or the largest working
 set, of any of them. `make bench-cluster` measures it again and writes this page.
 
-A request is what a pod used under this load, rounded up; the limit of memory leaves room for what a customer may ask of
+A request is about what a pod used under this load; the limit of memory leaves room for what a customer may ask of
 a replica at once, that of PostgreSQL for a connection of every replica that the autoscalers allow, 5.5 MiB each. What
 PostgreSQL reads of its files counts in its working set, and is given back when it is needed elsewhere.
 """
