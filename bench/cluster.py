@@ -89,7 +89,7 @@ class Row:
 
 
 async def watched(cluster: Cluster, seconds: float) -> list[Usage]:
-    """Watch the platform's pods for so long; those that were there all the time."""
+    """Watch the platform's pods for so long; those that were there all the time, and that their kubelet looked at again."""
     nodes = await cluster.do("get", "nodes", "--output=name")
     paths = [f"/api/v1/nodes/{node.removeprefix('node/')}/proxy/stats/summary" for node in nodes.split()]
     found = {name: Usage(workload) for name, workload in (await _workloads(cluster)).items()}
@@ -102,7 +102,7 @@ async def watched(cluster: Cluster, seconds: float) -> list[Usage]:
                     note(usage, pod)
         await asyncio.sleep(SAMPLED_EVERY_S)
     there = await _workloads(cluster)
-    return [usage for name, usage in found.items() if name in there]
+    return [usage for name, usage in found.items() if name in there and len(usage.samples) > 1]
 
 
 def note(usage: Usage, pod: dict[str, Any]) -> None:
