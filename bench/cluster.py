@@ -89,7 +89,7 @@ class Row:
 
 
 async def watched(cluster: Cluster, seconds: float) -> list[Usage]:
-    """Watch the platform's pods for so long; those that were there all the time, and that their kubelet looked at again."""
+    """Watch the platform's pods for so long; those that were there throughout and were looked at twice."""
     nodes = await cluster.do("get", "nodes", "--output=name")
     paths = [f"/api/v1/nodes/{node.removeprefix('node/')}/proxy/stats/summary" for node in nodes.split()]
     found = {name: Usage(workload) for name, workload in (await _workloads(cluster)).items()}
