@@ -8,11 +8,10 @@ import argparse
 import asyncio
 import json
 import os
-import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,28 +19,31 @@ from statistics import fmean
 from typing import Any
 
 from chassis.migrations import ROOT
+from chassis.secrets import SERVICES
 from chassis.telemetry import configure_logging
 from deploy.manifests import MEBI, quantity
+from deploy.target import NAMESPACE
 from deploy.terminal import step
-from drills.cluster import Cluster, in_cluster
+from drills.cluster import EDGE, Cluster, in_cluster
 from drills.platform import NotHere, PlatformError
-from drills.stage import Drill, Length, Stage
-from drills.storms.cluster import SHOPPERS
+from drills.stage import Drill, Length, Stage, perform
+from drills.storms.cluster import POSTGRES, SHOPPERS
 
 PAGE = ROOT / "docs" / "resources.md"
 SECONDS = 90.0
 SETTLED_AFTER_S = 20.0
 SAMPLED_EVERY_S = 10.0
 """The kubelet looks about as often itself."""
-PLATFORM = ("edge", "user", "product", "payment", "order", "postgres")
+PLATFORM = (EDGE, *SERVICES, POSTGRES)
 INTRODUCTION = """\
 # Resources
 
 What each pod takes in a kind cluster of a control plane and three workers, beside what its manifest asks for. *Mean* is
 the CPU of one pod over the whole time, of all its replicas; *most* is the busiest ten seconds, or the largest working
-set, of any of them. `make bench-cluster` measures it again and writes this page.
+set, of any of them; the last line takes that for each of its pods. `make bench-cluster` measures it again and writes
+this page.
 
-A request is what a pod used under this load, rounded up; the limit of memory leaves room for what a customer may ask of
+A request is about what a pod used under this load; the limit of memory leaves room for what a customer may ask of
 a replica at once, that of PostgreSQL for a connection of every replica that the autoscalers allow, 5.5 MiB each. What
 PostgreSQL reads of its files counts in its working set, and is given back when it is needed elsewhere.
 """
@@ -86,25 +88,21 @@ class Row:
     most_bytes: float
 
 
-async def watched(cluster: Cluster, seconds: float) -> dict[str, Usage]:
-    """Watch the platform's pods for so long; by their names, those that were there all the time."""
-    nodes = [*await cluster.workers(), *await _control_planes(cluster)]
-    workloads = await _workloads(cluster)
-    found = {name: Usage(workload) for name, workload in workloads.items()}
+async def watched(cluster: Cluster, seconds: float) -> list[Usage]:
+    """Watch the platform's pods for so long; those that were there throughout and were looked at twice."""
+    nodes = await cluster.do("get", "nodes", "--output=name")
+    paths = [f"/api/v1/nodes/{node.removeprefix('node/')}/proxy/stats/summary" for node in nodes.split()]
+    found = {name: Usage(workload) for name, workload in (await _workloads(cluster)).items()}
     ends_at = time.monotonic() + seconds
-    while True:
-        answers = await asyncio.gather(
-            *(cluster.do("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary") for node in nodes)
-        )
-        for answer in answers:
+    while time.monotonic() < ends_at:
+        for answer in await asyncio.gather(*(cluster.do("get", "--raw", path) for path in paths)):
             for pod in json.loads(answer)["pods"]:
-                if pod["podRef"]["namespace"] == "souk" and (usage := found.get(pod["podRef"]["name"])):
+                usage = found.get(pod["podRef"]["name"])
+                if usage is not None and pod["podRef"]["namespace"] == NAMESPACE:
                     note(usage, pod)
-        if time.monotonic() >= ends_at:
-            break
-        await asyncio.sleep(min(SAMPLED_EVERY_S, max(0.1, ends_at - time.monotonic())))
+        await asyncio.sleep(SAMPLED_EVERY_S)
     there = await _workloads(cluster)
-    return {name: usage for name, usage in found.items() if name in there and len(usage.samples) > 1}
+    return [usage for name, usage in found.items() if name in there and len(usage.samples) > 1]
 
 
 def note(usage: Usage, pod: dict[str, Any]) -> None:
@@ -115,20 +113,14 @@ def note(usage: Usage, pod: dict[str, Any]) -> None:
     usage.memory.append(pod["memory"]["workingSetBytes"])
 
 
-async def _control_planes(cluster: Cluster) -> list[str]:
-    nodes = await asyncio.to_thread(cluster.kubectl.items, "nodes", "--selector=node-role.kubernetes.io/control-plane")
-    return [node["metadata"]["name"] for node in nodes]
-
-
 async def _workloads(cluster: Cluster) -> dict[str, str]:
     """The workload of each pod of the platform that is up, by the pod's name."""
     return {pod["metadata"]["name"]: name for name in PLATFORM for pod in await cluster.pods(name)}
 
 
-async def rows(cluster: Cluster, usages: Iterable[Usage]) -> list[Row]:
+async def rows(cluster: Cluster, usages: Sequence[Usage]) -> list[Row]:
     """A row for each workload."""
     found: list[Row] = []
-    usages = list(usages)
     for name in PLATFORM:
         mine = [usage for usage in usages if usage.workload == name]
         pod, *_ = await cluster.pods(name)
@@ -179,43 +171,34 @@ def _bytes(size: float) -> str:
 
 async def measure(seconds: float) -> str:
     """Watch the platform at rest, then under load, and return both tables; raises PlatformError."""
-    drill = Drill("resources", "What the platform takes.", seconds, _nothing, in_cluster, SHOPPERS)
-    with tempfile.TemporaryDirectory(prefix="souk-bench-") as folder:
-        stage = Stage(drill, Length(seconds, full=True), random.randrange(10**6), Path(folder))  # noqa: S311 - a seed
-        try:
-            await stage.open()
-            cluster = stage.platform
-            with step("at rest") as result:
-                await asyncio.sleep(SETTLED_AFTER_S)
-                resting = await rows(cluster, (await watched(cluster, seconds)).values())
-                result.text = f"{sum(row.pods for row in resting)} pods"
-            with step("under load") as result:
-                stage.admit()
-                await asyncio.sleep(SETTLED_AFTER_S)
-                sent, began = stage.client.sent, time.monotonic()
-                loaded = await rows(cluster, (await watched(cluster, seconds)).values())
-                rate = (stage.client.sent - sent) / (time.monotonic() - began)
-                await stage.close()
-                result.text = f"{rate:.0f} requests a second"
-            evidence = await stage.reckon()
-        finally:
-            await stage.aclose()
-    if evidence.violations:
-        raise PlatformError("\n".join(evidence.violations))
-    return "\n\n".join(
-        (
-            f"## At rest\n\n{table(resting)}",
-            f"## Under load\n\n{SHOPPERS} shoppers without a pause, {rate:.0f} requests a second, for"
-            f" {seconds:.0f} s.\n\n{table(loaded)}",
+    sections: list[str] = []
+
+    async def run(stage: Stage[Cluster]) -> None:
+        cluster = stage.platform
+        with step("at rest"):
+            await asyncio.sleep(SETTLED_AFTER_S)
+            sections.append(f"## At rest\n\n{table(await rows(cluster, await watched(cluster, seconds)))}")
+        with step("under load") as result:
+            stage.admit()
+            await asyncio.sleep(SETTLED_AFTER_S)
+            sent, began = stage.client.sent, time.monotonic()
+            usages = await watched(cluster, seconds)
+            rate = (stage.client.sent - sent) / (time.monotonic() - began)
+            result.text = f"{SHOPPERS} shoppers without a pause, {rate:.0f} requests a second, for {seconds:.0f} s"
+            sections.append(f"## Under load\n\n{result.text}.\n\n{table(await rows(cluster, usages))}")
+        await stage.close()
+        sections.append(
             f"- Command: `make bench-cluster`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n"
             f"- Machine: {os.cpu_count()} cores, on which the cluster and the shoppers run\n"
-            f"- Versions: Kubernetes {await _kubernetes(cluster)}, {evidence.versions}",
+            f"- Versions: Kubernetes {await _kubernetes(cluster)}"
         )
-    )
 
-
-async def _nothing(_: Stage[Cluster]) -> None:
-    """A drill that harms nothing is never performed."""
+    drill = Drill("resources", "What the platform takes.", seconds, run, in_cluster, SHOPPERS)
+    with tempfile.TemporaryDirectory(prefix="souk-bench-") as folder:
+        evidence = await perform(drill, Length(seconds, full=True), seed=1, folder=Path(folder))
+    if evidence.violations:
+        raise PlatformError("\n".join(evidence.violations))
+    return "\n\n".join(sections) + f", {evidence.versions}"
 
 
 async def _kubernetes(cluster: Cluster) -> str:

@@ -32,15 +32,13 @@ class Context:
         *,
         request_id: str | None = None,
         traceparent: str | None = None,
-        trace_id: str | None = None,
         deadline: float | None = None,
     ) -> None:
         self.sampled = "00"
         self.parent_id: str | None = None
         self.span: Span | None = None
-        if traceparent is not None and trace_id is None:
-            trace_id = self._join(traceparent)
-        self.trace_id = trace_id or f"{_random.getrandbits(128):032x}"
+        joined = None if traceparent is None else self._join(traceparent)
+        self.trace_id = joined or f"{_random.getrandbits(128):032x}"
         valid = request_id is not None and REQUEST_ID.fullmatch(request_id)
         self.request_id = request_id if valid and request_id else self.trace_id
         self.deadline = deadline

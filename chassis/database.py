@@ -12,7 +12,7 @@ so no statement decides on a value that another transaction has changed: docs/de
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -165,27 +165,14 @@ class Database(Statements):
             raise
 
     async def warm(self) -> None:
-        """Open half of the pool at once, so that the first requests find connections; raises Unavailable.
+        """Open half of the pool, so that the first requests find connections; raises Unavailable.
 
         A replica that joins under load is sent its share in the same second, and each connection costs a process of the
         server, a key derivation and four round trips.
         """
-
-        async def acquire() -> None:
-            held.append(await self.acquire())
-
-        held: list[Connection] = []
-        wanted = [acquire() for _ in range((self._size + 1) // 2)]
-        try:
-            outcomes = await asyncio.gather(*wanted, return_exceptions=True)
-        finally:
-            for connection in held:
-                self.release(connection)
-        for outcome in outcomes:
-            if isinstance(outcome, OUTAGES):
-                raise Unavailable(OUTAGE) from outcome
-            if outcome is not None:
-                raise outcome
+        async with AsyncExitStack() as held:
+            for _ in range((self._size + 1) // 2):
+                await held.enter_async_context(self.connection())
 
     async def _open(self) -> Connection:
         connection: Connection = await asyncpg.connect(

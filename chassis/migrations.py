@@ -62,8 +62,8 @@ def _upgrade(connection: Any) -> None:
     from alembic import context
 
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
-    # A lock of a table for which a migration waits keeps every statement waiting that comes after it, and a request
-    # has two seconds to spare at most: rather fail, having changed nothing, and be run again.
+    # A lock of a table for which a migration waits keeps every statement waiting that comes after it: rather fail,
+    # having changed nothing, and be run again.
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
     context.configure(connection=connection, transactional_ddl=True)
     with context.begin_transaction():

@@ -18,7 +18,7 @@ from chassis.context import Context, current
 from chassis.telemetry import configure_logging
 configure_logging("order", "info")
 log = structlog.stdlib.get_logger()
-current.set(Context(request_id="mine", trace_id="{TRACE_ID}"))
+current.set(Context(request_id="mine", traceparent="00-{TRACE_ID}-00f067aa0ba902b7-00"))
 """
 
 

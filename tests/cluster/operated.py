@@ -56,7 +56,7 @@ class Customer:
 
     async def buy(self) -> str:
         """Buy something that is in stock, and return the order's id."""
-        headers = {"Authorization": f"Bearer {await self._token()}", "Idempotency-Key": uuid4().hex}
+        headers = {**await self.headers(), "Idempotency-Key": uuid4().hex}
         async with self._client() as client:
             found = await client.get("/api/v1/products", params={"limit": 1, "in_stock": "true"})
             (product,) = found.json()["items"]
@@ -72,9 +72,13 @@ class Customer:
     async def orders(self) -> list[str]:
         """The ids of this customer's orders, newest first."""
         async with self._client() as client:
-            answer = await client.get("/api/v1/orders", headers={"Authorization": f"Bearer {await self._token()}"})
+            answer = await client.get("/api/v1/orders", headers=await self.headers())
         assert answer.status_code == 200, answer.text
         return [order["id"] for order in answer.json()["items"]]
+
+    async def headers(self) -> dict[str, str]:
+        """This customer's `Authorization`."""
+        return {"Authorization": f"Bearer {await self._token()}"}
 
     async def _token(self) -> str | None:
         async with self._client() as client:

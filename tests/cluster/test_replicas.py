@@ -15,7 +15,9 @@ REVISION = "deployment.kubernetes.io/revision"
 async def replica_sets(cluster: Cluster, name: str) -> dict[int, Object]:
     """The ReplicaSets of a Deployment by their revision."""
     found = await asyncio.to_thread(cluster.kubectl.items, "replicasets", f"--selector=app.kubernetes.io/name={name}")
-    return {int(each["metadata"]["annotations"][REVISION]): each for each in found}
+    # One that a Deployment took over, from overlays/replicaset, and scaled to nothing at once has had no revision.
+    numbered = [each for each in found if REVISION in each["metadata"].get("annotations", {})]
+    return {int(each["metadata"]["annotations"][REVISION]): each for each in numbered}
 
 
 async def test_a_deployment_owns_its_replicaset_which_owns_its_pods(cluster: Cluster) -> None:

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
-from uuid import uuid4
 
 import httpx2
 import pytest
 
 from drills.cluster import Cluster
 from tests.cluster.inside import Inside
+from tests.cluster.operated import Customer
 
 pytestmark = pytest.mark.cluster
 
@@ -44,15 +44,14 @@ async def test_headless_the_name_gives_the_address_of_every_pod(inside: Inside) 
 
 async def fill_carts(cluster: Cluster, times: int) -> None:
     """Put something into a cart again and again: each time an order pod asks product for a quote."""
+    customer = Customer(cluster)
+    await customer.register()
+    headers = await customer.headers()
     async with httpx2.AsyncClient(base_url=cluster.origin, timeout=10) as client:
-        account = {"email": f"{uuid4().hex}@souk.example", "password": "a test of the cluster", "name": "Ada"}
-        assert (await client.post("/api/v1/auth/register", json=account)).status_code == 201
-        form = {"grant_type": "password", "username": account["email"], "password": account["password"]}
-        token = (await client.post("/api/v1/auth/token", data=form)).json()["access_token"]
         (product,) = (await client.get("/api/v1/products", params={"limit": 1, "in_stock": "true"})).json()["items"]
         for _ in range(times):
             path = f"/api/v1/cart/items/{product['id']}"
-            answer = await client.put(path, json={"quantity": 1}, headers={"Authorization": f"Bearer {token}"})
+            answer = await client.put(path, json={"quantity": 1}, headers=headers)
             assert answer.status_code == 200
 
 
