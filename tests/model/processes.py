@@ -28,6 +28,7 @@ from chassis.context import Context, current
 from chassis.database import Database
 from chassis.problems import Problem, Unavailable
 from chassis.telemetry import Telemetry
+from chassis.tracing import Span
 from services.order.cancellation import cancel
 from services.order.checkout import Checkout
 from services.order.clients import PaymentClient, ProductClient, UserClient
@@ -319,7 +320,8 @@ class Traced(Context):
     def __init__(self) -> None:
         super().__init__(traceparent=TRACEPARENT)
 
-    def traceparent(self) -> str:
+    def traceparent(self, span: Span | None = None) -> str:
+        assert span is None
         return TRACEPARENT
 
 
