@@ -71,7 +71,7 @@ def restore(kubectl: Kubectl, folder: Path, objects: list[Object], *, overwrite:
     with step("secrets"):
         shutil.rmtree(SECRETS, ignore_errors=True)
         shutil.copytree(folder / "secrets", SECRETS)
-        credentials.make_certificate(SECRETS)
+        credentials.make(SECRETS)  # what a backup of an earlier release lacks
         kubectl.apply(credentials.secrets(SECRETS))
     with step("databases") as result:
         _unpack(kubectl, folder / FILES, objects, result)
