@@ -77,7 +77,7 @@ def restore(kubectl: Kubectl, folder: Path, objects: list[Object], *, overwrite:
         _unpack(kubectl, folder / FILES, objects, result)
     with step("start") as result:
         kubectl("scale", "statefulset/postgres", "--replicas=1")
-        await_workloads(of_kind(objects, "StatefulSet"), objects, kubectl, result)
+        await_workloads([item for item in objects if component(item) == "database"], objects, kubectl, result)
         _scale_services(kubectl, 1)
         services = [item for item in objects if component(item) == "service"]
         await_workloads(

@@ -57,7 +57,7 @@ def release(objects: Iterable[Object], images: Mapping[str, str], secrets: Mappi
             name = container["image"].rpartition(":")[0]
             container["image"] = images.get(name, container["image"])
         read = secrets_of(workload)
-        if read and workload["kind"] != "StatefulSet":  # PostgreSQL reads its password once, when it makes its files
+        if read and workload["kind"] != "StatefulSet":  # each of these reads a password once, for its files
             digest = hashlib.sha256("".join(secrets.get(name, "") for name in sorted(read)).encode()).hexdigest()
             template["metadata"].setdefault("annotations", {})[SECRETS_MARK] = digest[:16]
         if component(workload) in {"service", "migration", "databases"}:

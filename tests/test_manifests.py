@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import kubernetes_validate  # pyright: ignore[reportMissingTypeStubs] - it has none
@@ -14,7 +15,8 @@ from chassis.secrets import SERVICES
 from chassis.server import GRACE_S, KEEP_ALIVE_S
 from deploy import credentials
 from deploy.commands import Object
-from deploy.manifests import MEBI, WORKLOADS, component, quantity, secrets_of
+from deploy.manifests import MEBI, MONITORING, WORKLOADS, component, monitored, quantity, secrets_of
+from deploy.target import UNWATCHED, WATCHED, WITHOUT_GRAFANA
 from local.edge import ROUTES
 from tests.manifests import (
     OVERLAYS,
@@ -36,6 +38,9 @@ UNKNOWN_KINDS = frozenset({"APIService"})
 """Not Kubernetes' own, but of the API server's aggregator, whose schema kubernetes-validate does not carry."""
 CPUS_AT_MOST = 1.0
 BYTES_AT_MOST = 1.2 * 2**30
+"""Of the platform; those who watch it come on top, and may be left out."""
+CPUS_OF_MONITORING = 0.1
+BYTES_OF_MONITORING = 300 * MEBI
 KIND = overlay("kind")
 BASE = overlay("base")
 DEPLOYMENTS = of_kind(BASE, "Deployment")
@@ -98,7 +103,7 @@ def test_no_pod_gets_a_token_unasked(workload: Object) -> None:
         for source in volume.get("projected", {}).get("sources", [])
         if "serviceAccountToken" in source
     ]
-    assert bool(asked) == (workload["metadata"]["name"] == "edge")
+    assert bool(asked) == (workload["metadata"]["name"] in {"edge", "prometheus"})
 
 
 @pytest.mark.parametrize("workload", every(*WORKLOADS))
@@ -208,7 +213,7 @@ def test_postgres_is_tuned_as_in_compose_but_for_its_size_and_its_backups() -> N
     assert buffers * 4 == limit
 
 
-def total(objects: list[Object], replicas: dict[str, int], resource: str) -> float:
+def total(objects: Iterable[Object], replicas: dict[str, int], resource: str) -> float:
     """What all lasting workloads request together."""
     return sum(
         replicas.get(name, int(workload["spec"].get("replicas", 1)))
@@ -221,12 +226,37 @@ def test_the_platform_asks_for_little() -> None:
     """As it is deployed on kind, with the autoscalers at their least: three of each service, two edges."""
     least = {name: scaler["spec"]["minReplicas"] for name, scaler in AUTOSCALERS.items()}
     assert all(count >= 2 for count in least.values())
-    assert total(KIND, least, "cpu") <= CPUS_AT_MOST
-    assert total(KIND, least, "memory") <= BYTES_AT_MOST
+    platform = monitored(KIND, UNWATCHED)
+    assert total(platform, least, "cpu") <= CPUS_AT_MOST
+    assert total(platform, least, "memory") <= BYTES_AT_MOST
+
+
+def test_those_who_watch_ask_for_less() -> None:
+    watching = [item for item in KIND if component(item) == MONITORING]
+    assert set(of_kind(watching, *LASTING)) == {"prometheus", "alertmanager", "grafana"}
+    assert total(watching, {}, "cpu") <= CPUS_OF_MONITORING
+    assert total(watching, {}, "memory") <= BYTES_OF_MONITORING
+    for workload in of_kind(watching, *LASTING).values():
+        (claim,) = workload["spec"]["volumeClaimTemplates"]
+        assert claim["metadata"]["name"] in {mount["name"] for mount in container(workload)["volumeMounts"]}
+
+
+def test_as_much_of_the_monitoring_is_deployed_as_is_wanted() -> None:
+    def names(wanted: str) -> set[str]:
+        return {name_of(item) for item in monitored(BASE, wanted)}
+
+    everything, without_grafana, nothing = (names(wanted) for wanted in (WATCHED, WITHOUT_GRAFANA, UNWATCHED))
+    assert everything == {name_of(item) for item in BASE}
+    left_out = everything - without_grafana
+    assert {"StatefulSet/grafana", "Service/grafana", "Ingress/grafana", "NetworkPolicy/edge-to-grafana"} < left_out
+    assert all("grafana" in name for name in left_out)
+    assert not [name for name in without_grafana if "grafana" in name]
+    assert everything - nothing == {name_of(item) for item in BASE if component(item) == MONITORING}
+    assert not [name for name in nothing if "prometheus" in name]
 
 
 def test_the_edge_routes_what_it_routes_in_local_mode() -> None:
-    (ingress,) = of_kind(BASE, "Ingress").values()
+    ingress = of_kind(BASE, "Ingress")["souk"]
     (rule,) = ingress["spec"]["rules"]
     routed: dict[str, str] = {}
     for path in rule["http"]["paths"]:
@@ -237,6 +267,36 @@ def test_the_edge_routes_what_it_routes_in_local_mode() -> None:
     assert EDGE["providers"]["kubernetesIngress"]["strictPrefixMatching"] is True
     routers = yaml.safe_load((ROOT / "k8s/base/edge/routes.yml").read_text())["http"]["routers"]
     assert {name: router["rule"] for name, router in routers.items()} == {"home": "Path(`/`)"}
+
+
+def test_of_those_who_watch_only_grafana_is_reached_through_the_edge() -> None:
+    ingresses = of_kind(BASE, "Ingress")
+    assert set(ingresses) == {"souk", "grafana"}
+    (path,) = ingresses["grafana"]["spec"]["rules"][0]["http"]["paths"]
+    assert (path["path"], path["pathType"], path["backend"]["service"]["name"]) == ("/grafana", "Prefix", "grafana")
+    assert ingresses["grafana"]["spec"]["tls"] == ingresses["souk"]["spec"]["tls"]
+    for name in ("prometheus", "alertmanager", "grafana"):
+        assert of_kind(BASE, "Service")[name]["spec"].get("type", "ClusterIP") == "ClusterIP"
+
+
+def test_only_a_cluster_on_one_machine_shows_dashboards_without_a_login() -> None:
+    ini = (ROOT / "k8s/monitoring/grafana/grafana.ini").read_text()
+    assert "enabled = false" in ini.partition("[auth.anonymous]")[2].partition("[dashboards]")[0]
+    assert "admin_password = $__file{/run/secrets/admin_password}" in ini
+    assert "env" not in container(of_kind(BASE, "StatefulSet")["grafana"])
+    assert environment(of_kind(KIND, "StatefulSet")["grafana"]) == {"GF_AUTH_ANONYMOUS_ENABLED": "true"}
+
+
+def test_prometheus_may_find_pods_here_and_read_what_kubelets_measure() -> None:
+    (role,) = (item for item in BASE if name_of(item) == "Role/prometheus")
+    assert {resource for rule in role["rules"] for resource in rule["resources"]} == {
+        "pods", "services", "endpointslices"
+    }  # fmt: skip
+    (everywhere,) = (item for item in BASE if name_of(item) == "ClusterRole/souk-prometheus")
+    assert {resource for rule in everywhere["rules"] for resource in rule["resources"]} == {"nodes", "nodes/metrics"}
+    assert {verb for rule in (*role["rules"], *everywhere["rules"]) for verb in rule["verbs"]} <= {
+        "get", "list", "watch"
+    }  # fmt: skip
 
 
 def test_what_the_edge_does_to_a_request_is_what_compose_s_does() -> None:
@@ -322,6 +382,10 @@ FLOWS = {
     ("product", "user"),
     ("payment", "user"),
     *((client, "postgres") for client in (*SERVICES, *(f"migrate-{service}" for service in SERVICES), "databases")),
+    *(("prometheus", service) for service in SERVICES),
+    ("prometheus", "alertmanager"),
+    ("grafana", "prometheus"),
+    ("edge", "grafana"),
 }
 """Who calls whom. All services verify access tokens by the user service's keys."""
 
@@ -358,7 +422,8 @@ def may_talk(caller: Object, called: Object, port: int) -> bool:
 def test_exactly_the_flows_that_exist_are_allowed() -> None:
     workloads = of_kind(BASE, *WORKLOADS)
     ports = {name: int(item["spec"]["ports"][0]["port"]) for name, item in of_kind(BASE, "Service").items()}
-    called = {service: ports[service] for service in SERVICES} | {"postgres": 5432, "edge": 8000}
+    watching = ("prometheus", "alertmanager", "grafana")
+    called = {name: ports[name] for name in (*SERVICES, *watching)} | {"postgres": 5432, "edge": 8000}
     allowed = {
         (caller, name)
         for caller in workloads
@@ -368,6 +433,18 @@ def test_exactly_the_flows_that_exist_are_allowed() -> None:
     assert allowed == FLOWS
     for caller, name in FLOWS:
         assert not may_talk(workloads[caller], workloads[name], 22)
+    inner = container(workloads["edge"])["ports"][-1]
+    assert inner == {"name": "internal", "containerPort": 8080}
+    told = {caller for caller in workloads if caller != "edge" and may_talk(workloads[caller], workloads["edge"], 8080)}
+    assert told == {"prometheus"}
+
+
+def test_those_who_watch_can_be_left_out_and_nothing_else_changes() -> None:
+    """A policy that selects the platform's pods and has no `ingress` or `egress` rule of its own would deny."""
+    for policy in of_kind([item for item in BASE if component(item) == MONITORING], "NetworkPolicy").values():
+        assert set(policy["spec"]["policyTypes"]) <= {"Ingress", "Egress"}
+        for way in policy["spec"]["policyTypes"]:
+            assert way.lower() in policy["spec"]
 
 
 def test_the_namespace_enforces_the_restricted_standard_and_denies_by_default() -> None:
@@ -387,7 +464,7 @@ def test_bare_replicasets_take_the_place_of_the_services_deployments() -> None:
 
 def test_databases_outside_the_cluster_are_names_for_other_names() -> None:
     objects = overlay("external-database")
-    assert not of_kind(objects, "StatefulSet")
+    assert "postgres" not in of_kind(objects, "StatefulSet")
     for service in SERVICES:
         spec = of_kind(objects, "Service")[f"{service}-database"]["spec"]
         assert spec["type"] == "ExternalName"
