@@ -135,7 +135,7 @@ def expressions(node: Any, place: str) -> Iterator[tuple[str, str]]:
             title = item.get("title") or item.get("name")
             here = f"{place}, {title}" if title and ("type" in item or "targets" in item) else place
             query = item.get("query")
-            if isinstance(query, str) and "datasource" in item:
+            if isinstance(query, str) and {"datasource", "refId"} & item.keys():
                 yield here, query
             if isinstance(item.get("expr"), str):
                 yield here, item["expr"]
@@ -247,9 +247,9 @@ def test_what_a_runbook_types_is_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     objects = {item["metadata"]["name"] for item in overlay("kind")}
     for path in RUNBOOKS.glob("*.md"):
-        text = path.read_text()
-        assert set(re.findall(r"\bmake ([a-z-]+)", "\n".join(re.findall(r"`[^`]+`", text)))) <= targets, path.name
-        named = re.findall(r"\b(?:deployment|hpa|service|networkpolicy|pod)[/ ]([a-z][a-z0-9-]+)\b", text)
+        code = "\n".join(re.findall(r"```.*?```|`[^`]+`", path.read_text(), re.DOTALL))
+        assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= targets, path.name
+        named = re.findall(r"\b(?:deployment|hpa|service|networkpolicy|pod)[/ ]([a-z][a-z0-9-]+)\b", code)
         assert {re.sub(r"-\d$", "", name) for name in named} <= objects, path.name
 
 
