@@ -95,7 +95,7 @@ async def hang(cluster: Cluster, pod: Object) -> None:
     inside = ("docker", "exec", pod["spec"]["nodeName"])
     listed = await asyncio.to_thread(run, (*inside, "ctr", "--namespace=k8s.io", "tasks", "ls"))
     (process,) = (line.split()[1] for line in listed.splitlines() if line.startswith(identifier))
-    await asyncio.to_thread(run, (*inside, "kill", "-STOP", process))
+    await asyncio.to_thread(run, (*inside, "sh", "-c", f"kill -STOP {process}"))
 
 
 async def active(alertmanager: httpx2.AsyncClient, alert: str, pod: str) -> list[Object]:
