@@ -72,9 +72,7 @@ def pull(images: Iterable[str], result: Result) -> None:
             run(("docker", "pull", "--quiet", image), timeout_s=PULL_TIMEOUT_S)
         except CommandFailed as error:
             way_out = WITHOUT.get(image.rpartition(":")[0])
-            raise Failed(
-                f"the image {image} cannot be pulled: {error}" + (f"; {way_out}" if way_out else "")
-            ) from None
+            raise Failed(f"the image {image} cannot be pulled: {error}" + (f"; {way_out}" if way_out else "")) from None
     result.text = f"pulled {', '.join(missing)}" if missing else "there"
 
 

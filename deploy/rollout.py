@@ -63,9 +63,8 @@ def stages(objects: Sequence[Object]) -> dict[str, list[Object]]:
     }  # fmt: skip
     for item in objects:
         part = component(item)
-        if part == MONITORING:
-            found[part].append(item)
-        elif item["kind"] in {"Deployment", "ReplicaSet", "Job"} and part in found:
+        # Of the platform what has pods, and all of the monitoring: its rights, its policies, its way in.
+        if part == MONITORING or (item["kind"] in {"Deployment", "ReplicaSet", "Job"} and part in found):
             found[part].append(item)
         elif item["kind"] == "HorizontalPodAutoscaler":
             found["service"].append(item)

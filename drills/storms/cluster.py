@@ -75,7 +75,7 @@ def _all_came_to_an_end(stage: OnCluster) -> None:
 
 
 async def _alert_fires(stage: OnCluster) -> None:
-    """Wait for the alert that this storm must raise, and note when it fired. It may go on firing: its windows are long."""
+    """Wait for the alert that this storm must raise, and note when it fired. It may go on for long."""
     name = stage.drill.alert
     assert name is not None
     text = f"{name} fires"

@@ -48,9 +48,11 @@ async def alertmanager(cluster: Cluster) -> AsyncGenerator[httpx2.AsyncClient]:
 async def found_within(prometheus: Prometheus, expression: str, least: int, seconds: float) -> list[Object]:
     """The samples of an expression, when there are as many; raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while len(samples := await prometheus.query(expression)) < least:
+        while True:
+            samples = await prometheus.query(expression)
+            if len(samples) >= least:
+                return samples
             await asyncio.sleep(LOOKED_AT_EVERY_S)
-    return samples
 
 
 async def test_every_replica_every_edge_and_every_kubelet_is_asked(cluster: Cluster, prometheus: Prometheus) -> None:
@@ -89,7 +91,7 @@ async def test_the_signals_of_a_purchase_are_recorded(cluster: Cluster, promethe
         print(f"{record:<40} {[each['value'][1] for each in samples]}")
 
 
-async def hang(cluster: Cluster, pod: Object) -> None:
+async def hang(pod: Object) -> None:
     """Stop a replica's process where it stands, as nothing within its container could: it neither answers nor ends."""
     identifier = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
     inside = ("docker", "exec", pod["spec"]["nodeName"])
@@ -98,12 +100,17 @@ async def hang(cluster: Cluster, pod: Object) -> None:
     await asyncio.to_thread(run, (*inside, "sh", "-c", f"kill -STOP {process}"))
 
 
-async def active(alertmanager: httpx2.AsyncClient, alert: str, pod: str) -> list[Object]:
-    """The alerts of this name and pod that Alertmanager has now."""
+async def told(alertmanager: httpx2.AsyncClient, alert: str, pod: str, *, of_it: bool, within_s: float) -> list[Object]:
+    """Wait until Alertmanager is told of an alert on a pod, or no longer is; return what it has. Raises TimeoutError."""
     filters = [f'alertname="{alert}"', f'pod="{pod}"']
-    answer = await alertmanager.get("/alerts", params={"filter": filters, "active": "true"})
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    async with asyncio.timeout(within_s):
+        while True:
+            answer = await alertmanager.get("/alerts", params={"filter": filters, "active": "true"})
+            assert answer.status_code == 200, answer.text
+            found: list[Object] = answer.json()
+            if bool(found) == of_it:
+                return found
+            await asyncio.sleep(LOOKED_AT_EVERY_S)
 
 
 @pytest.mark.usefixtures("prometheus")
@@ -114,19 +121,15 @@ async def test_a_replica_that_hangs_is_told_and_taken_back(cluster: Cluster, ale
     name = pod["metadata"]["name"]
     customer = Customer(cluster)
     await customer.register()
-    await hang(cluster, pod)
+    await hang(pod)
     began = time.monotonic()
-    async with asyncio.timeout(FIRES_WITHIN_S):
-        while not (told := await active(alertmanager, "SoukReplicaDown", name)):
-            await asyncio.sleep(LOOKED_AT_EVERY_S)
-    print(f"SoukReplicaDown {time.monotonic() - began:.0f} s after {name} hung: {told[0]['annotations']['summary']}")
-    assert told[0]["labels"].items() >= {"service": "payment", "severity": "ticket", "job": "souk"}.items()
-    assert told[0]["annotations"]["runbook"] == "docs/runbooks/SoukReplicaDown.md"
+    alert, *_ = await told(alertmanager, "SoukReplicaDown", name, of_it=True, within_s=FIRES_WITHIN_S)
+    print(f"SoukReplicaDown {time.monotonic() - began:.0f} s after {name} hung: {alert['annotations']['summary']}")
+    assert alert["labels"].items() >= {"service": "payment", "severity": "ticket", "job": "souk"}.items()
+    assert alert["annotations"]["runbook"] == "docs/runbooks/SoukReplicaDown.md"
     await customer.buy()  # the others serve
     # Liveness ends it, and Kubernetes starts another process in its place.
-    async with asyncio.timeout(RESOLVES_WITHIN_S):
-        while await active(alertmanager, "SoukReplicaDown", name):
-            await asyncio.sleep(LOOKED_AT_EVERY_S)
+    await told(alertmanager, "SoukReplicaDown", name, of_it=False, within_s=RESOLVES_WITHIN_S)
     print(f"resolved {time.monotonic() - began:.0f} s after it hung")
     assert name in [each["metadata"]["name"] for each in await cluster.pods("payment")]
 
