@@ -16,6 +16,7 @@ import yaml
 from chassis.app import Service
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES, generate
+from deploy.shop import ADMIN_EMAIL
 from drills.storms.cluster import CLUSTER_DRILLS
 from local.shop import create_services
 from tests import promql
@@ -84,7 +85,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Service]:
     folder = tmp_path_factory.mktemp("secrets")
     generate(folder)
     ports = {service: 8001 + place for place, service in enumerate(SERVICES)}
-    return create_services(dict.fromkeys(SERVICES, "postgresql://nobody@localhost:1/none"), folder, ports)
+    urls = dict.fromkeys(SERVICES, "postgresql://nobody@localhost:1/none")
+    return create_services(urls, folder, ports, admin_email=ADMIN_EMAIL)
 
 
 def families(exposition: str) -> Iterator[str]:
