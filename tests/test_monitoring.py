@@ -85,7 +85,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Service]:
     folder = tmp_path_factory.mktemp("secrets")
     generate(folder)
     ports = {service: 8001 + place for place, service in enumerate(SERVICES)}
-    urls = dict.fromkeys(SERVICES, "postgresql://nobody@localhost:1/none")
+    urls = {str(service): "postgresql://nobody@localhost:1/none" for service in SERVICES}
     return create_services(urls, folder, ports, admin_email=ADMIN_EMAIL)
 
 

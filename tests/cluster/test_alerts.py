@@ -101,7 +101,7 @@ async def hang(pod: Object) -> None:
 
 
 async def told(alertmanager: httpx2.AsyncClient, alert: str, pod: str, *, of_it: bool, within_s: float) -> list[Object]:
-    """Wait until Alertmanager is told of an alert on a pod, or no longer is; return what it has. Raises TimeoutError."""
+    """Wait until Alertmanager knows of an alert on a pod, or no longer; return what it knows. Raises TimeoutError."""
     filters = [f'alertname="{alert}"', f'pod="{pod}"']
     async with asyncio.timeout(within_s):
         while True:
