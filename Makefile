@@ -51,7 +51,7 @@ down: ## Stop the containers; their data stays
 	docker compose down
 
 ##@ On Kubernetes
-deploy: $(RUNTIME) ## Bring the shop into a kind cluster, made where there is none (CLUSTER=existing REGISTRY= OVERLAY=)
+deploy: $(RUNTIME) ## Bring the shop into a kind cluster, made where there is none (CLUSTER=existing REGISTRY= OVERLAY= MONITORING=)
 	@$(BIN)/python -m deploy up
 
 undeploy: $(RUNTIME) ## Take the cluster away, and all that it held (CLUSTER=existing: the namespace)

@@ -27,8 +27,9 @@ def generate(folder: Path, *, database_host: str | None = None, owners: bool = F
 
     With `database_host`, in which `{service}` stands for a service's name, each service also gets a `database_url`, of
     the database `souk_<service>` and the role of that name there, and `postgres/<service>_password` has the password
-    for whoever makes the roles, beside `postgres/password` for the superuser. With `owners` each database has a second
-    role, `souk_<service>_owner`, to migrate as: its URL is in `<service>_owner`, its password beside the others.
+    for whoever makes the roles, beside `postgres/password` for the superuser, and `grafana/admin_password` is made for
+    whoever watches. With `owners` each database has a second role, `souk_<service>_owner`, to migrate as: its URL is in
+    `<service>_owner`, its password beside the others.
     """
     public: list[dict[str, str]] = []
     for caller in (*SERVICES, AUDIT):
@@ -42,6 +43,7 @@ def generate(folder: Path, *, database_host: str | None = None, owners: bool = F
     _made(folder / "user" / "key_encryption_key", lambda: base64.b64encode(os.urandom(32)).decode())
     _made(folder / "user" / "admin_password", lambda: secrets.token_urlsafe(18))
     if database_host is not None:
+        _made(folder / "grafana" / "admin_password", lambda: secrets.token_urlsafe(18))
         _made(folder / "postgres" / "password", lambda: secrets.token_urlsafe(24))
         for service in SERVICES:
             for role in (service, *([f"{service}_owner"] if owners else [])):

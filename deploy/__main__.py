@@ -1,7 +1,7 @@
 """`python -m deploy [up | down | audit | backup | restore]`: behind `make deploy` and its like.
 
 The environment says which cluster: CLUSTER, CONTEXT, REGISTRY, OVERLAY, KIND_NODE_IMAGE, KUBE_PROXY_MODE, HTTP_PORT,
-HTTPS_PORT (deploy/target.py).
+HTTPS_PORT, MONITORING (deploy/target.py).
 """
 
 import argparse
@@ -18,7 +18,7 @@ from time import monotonic, sleep
 from deploy import backup, cluster, credentials, images, manifests, rollout, shop
 from deploy.commands import CommandFailed, Kubectl, Object
 from deploy.preflight import check_programs
-from deploy.target import NAMESPACE, STATE, Target, read_target
+from deploy.target import NAMESPACE, STATE, UNWATCHED, WATCHED, Target, read_target
 from deploy.terminal import Failed, say, step
 
 SECRETS = STATE / "secrets"
@@ -32,7 +32,7 @@ def up(target: Target) -> None:
     say(f"Souk, overlay {target.overlay}, to the context {target.context}")
     with step("tools") as result:
         result.text = check_programs(kind=target.kind_cluster is not None)
-        plain = manifests.rendered(target.overlay)
+        plain = wanted(target)
     cluster.ensure(target, kubectl)
     ours = images.names(target)
     third_party = [image for image in manifests.images_of(plain) if image.rpartition(":")[0] not in ours]
@@ -69,10 +69,18 @@ def up(target: Target) -> None:
         shop.put_on_shelves(kubectl, SECRETS, result)
     with step("edge") as result:
         rollout.apply(stages["edge"], kubectl, result)
+    if stages[manifests.MONITORING]:
+        with step("monitoring") as result:
+            rollout.apply(stages[manifests.MONITORING], kubectl, result)
     left = rollout.prune(objects, kubectl)
     if left:
         say(f"          deleted, since the manifests do not have it any more: {', '.join(left)}")
     tell(target, started_at)
+
+
+def wanted(target: Target) -> list[Object]:
+    """The overlay's objects, without what MONITORING leaves out; raises CommandFailed."""
+    return manifests.monitored(manifests.rendered(target.overlay), target.monitoring)
 
 
 def tell(target: Target, started_at: float) -> None:
@@ -80,6 +88,7 @@ def tell(target: Target, started_at: float) -> None:
     if target.kind_cluster is None:
         say(f"\nThe shop is up, after {monotonic() - started_at:.0f} s. The ways in:")
         say(f"    kubectl --context {target.context} -n {NAMESPACE} get service edge edge-loadbalancer")
+        tell_who_watches(target, "/grafana/")
         return
     ports = cluster.ports(target.kind_cluster)
     web = f"http://127.0.0.1:{ports[30080]}"
@@ -89,10 +98,21 @@ def tell(target: Target, started_at: float) -> None:
     say(f"    {web}/docs")
     say(f"    https://127.0.0.1:{ports[30443]}/docs    curl --cacert {authority} ...")
     say(f"    the admin is {shop.ADMIN_EMAIL}, the password is in {relative(SECRETS / 'user' / 'admin_password')}")
+    tell_who_watches(target, f"{web}/grafana/")
     say("\nNext:")
     say(f"    SHOP={web}    and then the purchase of the README")
     say(f"    kubectl --context {target.context} -n {NAMESPACE} get pods -o wide")
     say("    make audit CLUSTER=kind, make backup, make undeploy")
+
+
+def tell_who_watches(target: Target, grafana: str) -> None:
+    """Say how to get to those who watch, where anybody does."""
+    if target.monitoring == WATCHED:
+        password = relative(SECRETS / "grafana" / "admin_password")
+        say(f"    {grafana} shows how it is; who wants to be admin there: the password is in {password}")
+    if target.monitoring != UNWATCHED:
+        forward = f"kubectl --context {target.context} -n {NAMESPACE} port-forward"
+        say(f"    {forward} service/prometheus 9090      # or service/alertmanager 9093")
 
 
 def await_edge(url: str) -> None:
@@ -131,7 +151,7 @@ def down(target: Target) -> None:
 
 def objects_of(target: Target) -> list[Object]:
     """The platform as the manifests have it now."""
-    return manifests.release(manifests.rendered(target.overlay), images.names(target), {})
+    return manifests.release(wanted(target), images.names(target), {})
 
 
 def relative(path: Path) -> str:

@@ -71,13 +71,13 @@ def restore(kubectl: Kubectl, folder: Path, objects: list[Object], *, overwrite:
     with step("secrets"):
         shutil.rmtree(SECRETS, ignore_errors=True)
         shutil.copytree(folder / "secrets", SECRETS)
-        credentials.make_certificate(SECRETS)
+        credentials.make(SECRETS)  # what a backup of an earlier release lacks
         kubectl.apply(credentials.secrets(SECRETS))
     with step("databases") as result:
         _unpack(kubectl, folder / FILES, objects, result)
     with step("start") as result:
         kubectl("scale", "statefulset/postgres", "--replicas=1")
-        await_workloads(of_kind(objects, "StatefulSet"), objects, kubectl, result)
+        await_workloads([item for item in objects if component(item) == "database"], objects, kubectl, result)
         _scale_services(kubectl, 1)
         services = [item for item in objects if component(item) == "service"]
         await_workloads(

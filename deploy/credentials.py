@@ -38,6 +38,7 @@ def files() -> dict[str, dict[str, str]]:
         "postgres": {"password": "postgres/password"},
         "postgres-roles": {},
         "edge-tls": {"tls.crt": "edge/tls.crt", "tls.key": "edge/tls.key"},
+        "grafana": {"admin_password": "grafana/admin_password"},
     }
     for service in SERVICES:
         keys = ["service_key", "service_jwks"]

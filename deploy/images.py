@@ -21,6 +21,8 @@ BUILD_TIMEOUT_S = 1200.0
 PULL_TIMEOUT_S = 900.0
 LOAD_TIMEOUT_S = 600.0
 RECIPE = ("Dockerfile", ".dockerignore", "requirements.txt")
+WITHOUT = {"grafana/grafana": "MONITORING=prometheus make deploy goes without Grafana"}
+"""The images that the shop can be had without, and how."""
 NOT_IN_AN_IMAGE = frozenset({"__pycache__", "tests", "testing.py"})
 """What .dockerignore keeps out."""
 
@@ -69,7 +71,8 @@ def pull(images: Iterable[str], result: Result) -> None:
         try:
             run(("docker", "pull", "--quiet", image), timeout_s=PULL_TIMEOUT_S)
         except CommandFailed as error:
-            raise Failed(f"the image {image} cannot be pulled: {error}") from None
+            way_out = WITHOUT.get(image.rpartition(":")[0])
+            raise Failed(f"the image {image} cannot be pulled: {error}" + (f"; {way_out}" if way_out else "")) from None
     result.text = f"pulled {', '.join(missing)}" if missing else "there"
 
 

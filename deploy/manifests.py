@@ -10,12 +10,14 @@ from typing import Any, cast
 import yaml
 
 from deploy.commands import Object, run
-from deploy.target import overlay_folder
+from deploy.target import WATCHED, WITHOUT_GRAFANA, overlay_folder
 
 SECRETS_MARK = "souk.example/secrets"
 DATABASES_MARK = "souk.example/databases"
 APPLIED_MARK = "souk.example/applied"
 COMPONENT = "app.kubernetes.io/component"
+MONITORING = "monitoring"
+"""The component of those who watch, and of all that is there for them alone."""
 MEBI = 2**20
 UNITS = {"Ki": 2**10, "Mi": MEBI, "Gi": 2**30}
 WORKLOADS = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "Job"})
@@ -24,6 +26,18 @@ WORKLOADS = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "Job"})
 def rendered(overlay: str) -> list[Object]:
     """An overlay's objects as kustomize makes them; raises CommandFailed."""
     return parsed(run(("kubectl", "kustomize", str(overlay_folder(overlay)))))
+
+
+def monitored(objects: Iterable[Object], monitoring: str) -> list[Object]:
+    """The objects with as much of the monitoring as is wanted."""
+    return [
+        item
+        for item in objects
+        if component(item) != MONITORING
+        or monitoring == WATCHED
+        # Its objects are named for it: `grafana`, `grafana-dashboards-5h7t2`, `edge-to-grafana`.
+        or (monitoring == WITHOUT_GRAFANA and "grafana" not in item["metadata"]["name"].split("-"))
+    ]
 
 
 def parsed(text: str) -> list[Object]:
@@ -43,7 +57,7 @@ def release(objects: Iterable[Object], images: Mapping[str, str], secrets: Mappi
             name = container["image"].rpartition(":")[0]
             container["image"] = images.get(name, container["image"])
         read = secrets_of(workload)
-        if read and workload["kind"] != "StatefulSet":  # PostgreSQL reads its password once, when it makes its files
+        if read and workload["kind"] != "StatefulSet":  # each of these reads a password once, for its files
             digest = hashlib.sha256("".join(secrets.get(name, "") for name in sorted(read)).encode()).hexdigest()
             template["metadata"].setdefault("annotations", {})[SECRETS_MARK] = digest[:16]
         if component(workload) in {"service", "migration", "databases"}:
@@ -66,7 +80,9 @@ def of_kind(objects: Iterable[Object], *kinds: str) -> list[Object]:
 
 
 def component(item: Object) -> str:
-    """What part of the platform an object is: `service`, `migration`, `databases`, `database`, `edge` or none."""
+    """What part of the platform an object is: `service`, `migration`, `databases`, `database`, `edge`, `monitoring` or
+    none.
+    """
     return item["metadata"].get("labels", {}).get(COMPONENT, "")
 
 

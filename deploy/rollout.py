@@ -1,7 +1,7 @@
 """What is applied in which order, and whether it comes up.
 
     namespace -> secrets -> what needs no release: network policies, services, the database
-    -> roles and databases -> migrations -> the four services -> [the catalogue] -> the edge
+    -> roles and databases -> migrations -> the four services -> [the catalogue] -> the edge -> who watches
 
 Each stage waits for the one before it, and each does nothing where nothing has changed.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from time import monotonic, sleep
 
 from deploy.commands import CommandFailed, Kubectl, Object
-from deploy.manifests import APPLIED_MARK, component, identity, of_kind
+from deploy.manifests import APPLIED_MARK, COMPONENT, MONITORING, component, identity, of_kind
 from deploy.target import NAMESPACE
 from deploy.terminal import Failed, Result, say
 
@@ -36,6 +36,8 @@ PRUNED = (
 """What is deleted when the manifests do not have it any more: all but data, secrets, and the settings that the release
 before needs, if it should come back.
 """
+PRUNED_OF_MONITORING = "clusterroles.rbac.authorization.k8s.io,clusterrolebindings.rbac.authorization.k8s.io"
+"""Belongs to no namespace, and goes with the monitoring."""
 
 
 def make_namespace(objects: Sequence[Object], kubectl: Kubectl) -> None:
@@ -57,11 +59,12 @@ def make_namespace(objects: Sequence[Object], kubectl: Kubectl) -> None:
 def stages(objects: Sequence[Object]) -> dict[str, list[Object]]:
     """The objects by the stage in which they are applied."""
     found: dict[str, list[Object]] = {
-        "foundations": [], "databases": [], "migration": [], "service": [], "edge": []
+        "foundations": [], "databases": [], "migration": [], "service": [], "edge": [], MONITORING: []
     }  # fmt: skip
     for item in objects:
         part = component(item)
-        if item["kind"] in {"Deployment", "ReplicaSet", "Job"} and part in found:
+        # Of the platform what has pods, and all of the monitoring: its rights, its policies, its way in.
+        if part == MONITORING or (item["kind"] in {"Deployment", "ReplicaSet", "Job"} and part in found):
             found[part].append(item)
         elif item["kind"] == "HorizontalPodAutoscaler":
             found["service"].append(item)
@@ -101,6 +104,7 @@ def await_workloads(workloads: Sequence[Object], objects: Sequence[Object], kube
         for item in of_kind(objects, "HorizontalPodAutoscaler")
     }
     ends_at = monotonic() + ROLLOUT_TIMEOUT_S
+    watched = any(component(workload) == MONITORING for workload in workloads)
     ill_since: dict[str, float] = {}
     while True:
         waiting: list[str] = []
@@ -113,9 +117,9 @@ def await_workloads(workloads: Sequence[Object], objects: Sequence[Object], kube
         if not waiting:
             return
         result.progress(", ".join(waiting))
-        _look_for_the_hopeless(kubectl, ill_since)
+        _look_for_the_hopeless(kubectl, ill_since, monitoring=watched)
         if monotonic() > ends_at:
-            for pod in pods(kubectl):
+            for pod in pods(kubectl, monitoring=watched):
                 if not is_ready(pod):
                     explain(pod, kubectl)
             raise Failed(f"did not come up within {ROLLOUT_TIMEOUT_S:.0f} s: {', '.join(waiting)}")
@@ -137,11 +141,14 @@ def state(workload: Object, least: int) -> tuple[int, int, bool]:
     return ready, wanted, done
 
 
-def pods(kubectl: Kubectl) -> list[Object]:
-    """The platform's pods that are not on their way out."""
+def pods(kubectl: Kubectl, *, monitoring: bool = False) -> list[Object]:
+    """The platform's pods that are not on their way out, or those that watch it: what ails these is none of the
+    platform's business.
+    """
+    which = "=" if monitoring else "!="
     return [
         pod
-        for pod in kubectl.items("pods", "--selector=app.kubernetes.io/part-of=souk")
+        for pod in kubectl.items("pods", f"--selector=app.kubernetes.io/part-of=souk,{COMPONENT}{which}{MONITORING}")
         if "deletionTimestamp" not in pod["metadata"]
     ]
 
@@ -166,9 +173,9 @@ def crashes(pod: Object) -> int:
     return sum(container.get("restartCount", 0) for container in pod["status"].get("containerStatuses", []))
 
 
-def _look_for_the_hopeless(kubectl: Kubectl, since: dict[str, float]) -> None:
+def _look_for_the_hopeless(kubectl: Kubectl, since: dict[str, float], *, monitoring: bool = False) -> None:
     """Give up early on a pod that goes on saying that it cannot start."""
-    for pod in pods(kubectl):
+    for pod in pods(kubectl, monitoring=monitoring):
         name: str = pod["metadata"]["name"]
         reason = illness(pod)
         if reason is None:
@@ -242,6 +249,8 @@ def prune(objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
         for item in kubectl.items(",".join(PRUNED), "--selector=app.kubernetes.io/part-of=souk")
         if identity(item) not in kept and "ownerReferences" not in item["metadata"]
     ]
+    of_monitoring = f"--selector=app.kubernetes.io/part-of=souk,{COMPONENT}={MONITORING}"
+    left += [item for item in kubectl.items(PRUNED_OF_MONITORING, of_monitoring) if identity(item) not in kept]
     names = [f"{item['kind']}/{item['metadata']['name']}" for item in left]
     if names:
         kubectl("delete", "--wait=false", *names)

@@ -16,6 +16,8 @@ NODE_IMAGE = "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16
 """As the release notes of kind v0.33.0 list it."""
 PROXY_MODES = ("iptables", "nftables", "ipvs")
 KIND, EXISTING = "kind", "existing"
+WATCHED, WITHOUT_GRAFANA, UNWATCHED = MONITORING = ("yes", "prometheus", "no")
+"""What MONITORING may be. Grafana alone can be left out: it shows, the others watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Target:
     """None where nobody asked for one: then a new cluster gets the first, and one that is there keeps its own."""
     http_port: int
     https_port: int
+    monitoring: str
+    """One of MONITORING."""
 
 
 def read_target(environment: Mapping[str, str] = os.environ) -> Target:
@@ -54,6 +58,9 @@ def read_target(environment: Mapping[str, str] = os.environ) -> Target:
     known = sorted(path.parent.name for path in overlays.glob("*/kustomization.yaml"))
     if overlay not in {*known, "base"}:
         raise Failed(f"OVERLAY={overlay}: there is none of that name; there are {', '.join(known)}")
+    monitoring = told("MONITORING", "yes")
+    if monitoring not in MONITORING:
+        raise Failed(f"MONITORING={monitoring}: is one of {', '.join(MONITORING)}")
     registry = told("REGISTRY", "").rstrip("/") or None
     name = told("KIND_CLUSTER_NAME", "souk")
     context = told("CONTEXT", f"kind-{name}" if cluster == KIND else "")
@@ -77,6 +84,7 @@ def read_target(environment: Mapping[str, str] = os.environ) -> Target:
         proxy_mode=proxy_mode,
         http_port=_port(environment, "HTTP_PORT", 8080),
         https_port=_port(environment, "HTTPS_PORT", 8443),
+        monitoring=monitoring,
     )
 
 

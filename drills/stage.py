@@ -59,6 +59,8 @@ class Drill(Generic[G]):
     shoppers: int = SHOPPERS
     setting: "Callable[[Stage[G]], AbstractAsyncContextManager[Any]] | None" = None
     """What has to be there before the platform starts, and until it has ended; `Stage.network` is what it yields."""
+    alert: str | None = None
+    """The alert that must fire because of it, where somebody watches; none where nobody needs to be told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from services.order.settings import OrderSettings
 from services.payment.settings import PaymentSettings
 from services.product.settings import ProductSettings
 from services.user.settings import UserSettings
+from tests.manifests import container as container_of
+from tests.manifests import of_kind, overlay
 
 Tree = dict[str, Any]
 
@@ -43,6 +45,10 @@ def read(path: str) -> Tree:
 
 COMPOSE = read("docker-compose.yml")
 CONTAINERS: dict[str, Tree] = COMPOSE["services"]
+MONITORING = {"prometheus", "alertmanager", "grafana"}
+"""Of the profile of that name."""
+OWNERS = {"prometheus": "65534:65534", "alertmanager": "65534:65534"}
+"""Whom a folder of the image belongs to that is a volume's, and who therefore has to run there."""
 ONE_SHOTS = {"secrets", "databases", *(f"migrate-{service}" for service in SERVICES), "seed"}
 EDGE: Tree = read("compose/routes.yml")["http"]
 
@@ -83,7 +89,7 @@ def prefixes(rule: str) -> set[str]:
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_each_container_is_hardened(container: str) -> None:
     running = CONTAINERS[container]
-    assert running["user"] == "10001:10001"
+    assert running["user"] == OWNERS.get(container, "10001:10001")
     assert running["read_only"] is True
     assert running["cap_drop"] == ["ALL"]
     assert "cap_add" not in running
@@ -116,6 +122,7 @@ def test_each_container_sees_its_own_secrets_only() -> None:
     expected |= {f"migrate-{service}": [service] for service in SERVICES}
     expected |= {"postgres": ["postgres"], "databases": ["postgres"], "audit": ["audit"]}
     expected |= {"seed": ["user/admin_password"], "secrets": [""], "edge": []}
+    expected |= {"prometheus": [], "alertmanager": [], "grafana": ["grafana"]}
     assert {container: secret_folders(container) for container in CONTAINERS} == expected
 
 
@@ -164,8 +171,9 @@ def test_the_edge_routes_what_it_routes_in_local_mode() -> None:
         prefix: routers[service]["service"] for service in SERVICES for prefix in prefixes(routers[service]["rule"])
     }
     assert routed == ROUTES
-    assert routers.keys() - set(SERVICES) == {"home"}
+    assert routers.keys() - set(SERVICES) == {"home", "grafana"}
     assert routers["home"]["rule"] == "Path(`/`)"
+    assert prefixes(routers["grafana"]["rule"]) == {"/grafana"}
 
 
 def test_the_edge_knows_every_replica() -> None:
@@ -215,3 +223,29 @@ def test_postgres_counts_statements_but_for_those_that_may_hold_a_password() -> 
 def test_postgres_is_tuned_as_in_local_mode() -> None:
     here = {name: value for name, value in postgres_settings().items() if name not in OF_ITS_OWN_MODE}
     assert here == {name: value for name, value in SETTINGS.items() if name not in OF_ITS_OWN_MODE}
+
+
+def test_those_who_watch_are_there_where_the_profile_is_named() -> None:
+    assert {name for name, container in CONTAINERS.items() if container.get("profiles") == ["monitoring"]} == MONITORING
+    for name, container in CONTAINERS.items():
+        assert name in MONITORING or not MONITORING & set(container.get("depends_on", {}))
+
+
+def test_those_who_watch_are_those_of_kubernetes() -> None:
+    for name in MONITORING:
+        workload = of_kind(overlay("base"), "StatefulSet")[name]
+        assert CONTAINERS[name]["image"] == container_of(workload)["image"]
+        assert CONTAINERS[name].get("command", []) == container_of(workload).get("args", [])
+        limits = container_of(workload)["resources"]["limits"]
+        assert CONTAINERS[name]["deploy"]["resources"]["limits"]["memory"] == limits["memory"].replace("Mi", "M")
+
+
+def test_prometheus_asks_every_replica_and_the_edge() -> None:
+    jobs = {job["job_name"]: job for job in read("compose/monitoring/prometheus.yml")["scrape_configs"]}
+    asked = {each["labels"]["service"]: each["targets"] for job in jobs.values() for each in job["static_configs"]}
+    edge = read("compose/traefik.yml")["entryPoints"]["traefik"]["address"]
+    assert asked.pop("edge") == [f"{COMPOSE['name']}-edge-1{edge}"]
+    for service in SERVICES:
+        servers = EDGE["services"][service]["loadBalancer"]["servers"]
+        assert asked.pop(service) == [server["url"].removeprefix("http://") for server in servers]
+    assert not asked

@@ -190,7 +190,7 @@ def environment_names(compose: str) -> Iterator[tuple[str, str]]:
 
 def test_every_environment_name_of_compose_is_a_setting() -> None:
     known = {name.upper() for kind in SETTINGS.values() for name in kind.model_fields} | {"SECRETS_DIR"}
-    foreign: dict[str, Any] = {"postgres": {"PGDATA"}}
+    foreign: dict[str, Any] = {"postgres": {"PGDATA"}, "grafana": {"GF_AUTH_ANONYMOUS_ENABLED"}}
     names = list(environment_names(text_of("docker-compose.yml")))
     assert names
     for block, name in names:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import kubernetes_validate  # pyright: ignore[reportMissingTypeStubs] - it has none
@@ -14,7 +15,8 @@ from chassis.secrets import SERVICES
 from chassis.server import GRACE_S, KEEP_ALIVE_S
 from deploy import credentials
 from deploy.commands import Object
-from deploy.manifests import MEBI, WORKLOADS, component, quantity, secrets_of
+from deploy.manifests import MEBI, MONITORING, WORKLOADS, component, monitored, quantity, secrets_of
+from deploy.target import UNWATCHED, WATCHED, WITHOUT_GRAFANA
 from local.edge import ROUTES
 from tests.manifests import (
     OVERLAYS,
@@ -36,6 +38,9 @@ UNKNOWN_KINDS = frozenset({"APIService"})
 """Not Kubernetes' own, but of the API server's aggregator, whose schema kubernetes-validate does not carry."""
 CPUS_AT_MOST = 1.0
 BYTES_AT_MOST = 1.2 * 2**30
+"""Of the platform; those who watch it come on top, and may be left out."""
+CPUS_OF_MONITORING = 0.1
+BYTES_OF_MONITORING = 300 * MEBI
 COLLECTOR = "http://collector:4318"
 KIND = overlay("kind")
 BASE = overlay("base")
@@ -99,7 +104,7 @@ def test_no_pod_gets_a_token_unasked(workload: Object) -> None:
         for source in volume.get("projected", {}).get("sources", [])
         if "serviceAccountToken" in source
     ]
-    assert bool(asked) == (workload["metadata"]["name"] == "edge")
+    assert bool(asked) == (workload["metadata"]["name"] in {"edge", "prometheus"})
 
 
 @pytest.mark.parametrize("workload", every(*WORKLOADS))
@@ -222,7 +227,7 @@ def test_postgres_is_tuned_as_in_compose_and_has_memory_for_all_its_connections(
     assert buffers + int(settings_of_postgres()["max_connections"]) * BACKEND_BYTES < limit
 
 
-def total(objects: list[Object], replicas: dict[str, int], resource: str) -> float:
+def total(objects: Iterable[Object], replicas: dict[str, int], resource: str) -> float:
     """What all lasting workloads request together."""
     return sum(
         replicas.get(name, int(workload["spec"].get("replicas", 1)))
@@ -235,12 +240,37 @@ def test_all_of_it_with_two_replicas_of_each_asks_for_less_than_a_peer_with_one(
     """On kind; the autoscalers' least is one replica more, the one that may be lost while another is drained."""
     assert all(scaler["spec"]["minReplicas"] == 3 for scaler in AUTOSCALERS.values())
     two = dict.fromkeys((*AUTOSCALERS, "edge"), 2)
-    assert total(KIND, two, "cpu") <= CPUS_AT_MOST
-    assert total(KIND, two, "memory") <= BYTES_AT_MOST
+    platform = monitored(KIND, UNWATCHED)
+    assert total(platform, two, "cpu") <= CPUS_AT_MOST
+    assert total(platform, two, "memory") <= BYTES_AT_MOST
+
+
+def test_those_who_watch_ask_for_less() -> None:
+    watching = [item for item in KIND if component(item) == MONITORING]
+    assert set(of_kind(watching, *LASTING)) == {"prometheus", "alertmanager", "grafana"}
+    assert total(watching, {}, "cpu") <= CPUS_OF_MONITORING
+    assert total(watching, {}, "memory") <= BYTES_OF_MONITORING
+    for workload in of_kind(watching, *LASTING).values():
+        (claim,) = workload["spec"]["volumeClaimTemplates"]
+        assert claim["metadata"]["name"] in {mount["name"] for mount in container(workload)["volumeMounts"]}
+
+
+def test_as_much_of_the_monitoring_is_deployed_as_is_wanted() -> None:
+    def names(wanted: str) -> set[str]:
+        return {name_of(item) for item in monitored(BASE, wanted)}
+
+    everything, without_grafana, nothing = (names(wanted) for wanted in (WATCHED, WITHOUT_GRAFANA, UNWATCHED))
+    assert everything == {name_of(item) for item in BASE}
+    left_out = everything - without_grafana
+    assert {"StatefulSet/grafana", "Service/grafana", "Ingress/grafana", "NetworkPolicy/edge-to-grafana"} < left_out
+    assert all("grafana" in name for name in left_out)
+    assert not [name for name in without_grafana if "grafana" in name]
+    assert everything - nothing == {name_of(item) for item in BASE if component(item) == MONITORING}
+    assert not [name for name in nothing if "prometheus" in name]
 
 
 def test_the_edge_routes_what_it_routes_in_local_mode() -> None:
-    (ingress,) = of_kind(BASE, "Ingress").values()
+    ingress = of_kind(BASE, "Ingress")["souk"]
     (rule,) = ingress["spec"]["rules"]
     routed: dict[str, str] = {}
     for path in rule["http"]["paths"]:
@@ -273,13 +303,43 @@ def test_an_edge_is_ready_when_it_has_read_the_ingress() -> None:
     ready = file_routes()["routers"]["ready"]
     assert ready["rule"] == f"Path(`{path}`)"
     (asked,) = ready["middlewares"]
-    (ingress,) = of_kind(BASE, "Ingress").values()
+    ingress = of_kind(BASE, "Ingress")["souk"]
     names = {
         f"/api/http/routers/web-{ingress['metadata']['namespace']}-{ingress['metadata']['name']}"
         f"{each['path'].replace('/', '-')}@kubernetes"
         for each in ingress["spec"]["rules"][0]["http"]["paths"]
     }
     assert file_routes()["middlewares"][asked]["replacePath"]["path"] in names
+
+
+def test_of_those_who_watch_only_grafana_is_reached_through_the_edge() -> None:
+    ingresses = of_kind(BASE, "Ingress")
+    assert set(ingresses) == {"souk", "grafana"}
+    (path,) = ingresses["grafana"]["spec"]["rules"][0]["http"]["paths"]
+    assert (path["path"], path["pathType"], path["backend"]["service"]["name"]) == ("/grafana", "Prefix", "grafana")
+    assert ingresses["grafana"]["spec"]["tls"] == ingresses["souk"]["spec"]["tls"]
+    for name in ("prometheus", "alertmanager", "grafana"):
+        assert of_kind(BASE, "Service")[name]["spec"].get("type", "ClusterIP") == "ClusterIP"
+
+
+def test_only_a_cluster_on_one_machine_shows_dashboards_without_a_login() -> None:
+    ini = (ROOT / "k8s/monitoring/grafana/grafana.ini").read_text()
+    assert "enabled = false" in ini.partition("[auth.anonymous]")[2].partition("[dashboards]")[0]
+    assert "admin_password = $__file{/run/secrets/admin_password}" in ini
+    assert "env" not in container(of_kind(BASE, "StatefulSet")["grafana"])
+    assert environment(of_kind(KIND, "StatefulSet")["grafana"]) == {"GF_AUTH_ANONYMOUS_ENABLED": "true"}
+
+
+def test_prometheus_may_find_pods_here_and_read_what_kubelets_measure() -> None:
+    (role,) = (item for item in BASE if name_of(item) == "Role/prometheus")
+    assert {resource for rule in role["rules"] for resource in rule["resources"]} == {
+        "pods", "services", "endpointslices"
+    }  # fmt: skip
+    (everywhere,) = (item for item in BASE if name_of(item) == "ClusterRole/souk-prometheus")
+    assert {resource for rule in everywhere["rules"] for resource in rule["resources"]} == {"nodes", "nodes/metrics"}
+    assert {verb for rule in (*role["rules"], *everywhere["rules"]) for verb in rule["verbs"]} <= {
+        "get", "list", "watch"
+    }  # fmt: skip
 
 
 def test_what_the_edge_does_to_a_request_is_what_compose_s_does() -> None:
@@ -395,6 +455,10 @@ FLOWS = {
     ("product", "user"),
     ("payment", "user"),
     *((client, "postgres") for client in (*SERVICES, *(f"migrate-{service}" for service in SERVICES), "databases")),
+    *(("prometheus", service) for service in SERVICES),
+    ("prometheus", "alertmanager"),
+    ("grafana", "prometheus"),
+    ("edge", "grafana"),
 }
 """Who calls whom. All services verify access tokens by the user service's keys."""
 
@@ -431,7 +495,8 @@ def may_talk(caller: Object, called: Object, port: int) -> bool:
 def test_exactly_the_flows_that_exist_are_allowed() -> None:
     workloads = of_kind(BASE, *WORKLOADS)
     ports = {name: int(item["spec"]["ports"][0]["port"]) for name, item in of_kind(BASE, "Service").items()}
-    called = {service: ports[service] for service in SERVICES} | {"postgres": 5432, "edge": 8000}
+    watching = ("prometheus", "alertmanager", "grafana")
+    called = {name: ports[name] for name in (*SERVICES, *watching)} | {"postgres": 5432, "edge": 8000}
     allowed = {
         (caller, name)
         for caller in workloads
@@ -441,6 +506,18 @@ def test_exactly_the_flows_that_exist_are_allowed() -> None:
     assert allowed == FLOWS
     for caller, name in FLOWS:
         assert not may_talk(workloads[caller], workloads[name], 22)
+    inner = container(workloads["edge"])["ports"][-1]
+    assert inner == {"name": "internal", "containerPort": 8080}
+    told = {caller for caller in workloads if caller != "edge" and may_talk(workloads[caller], workloads["edge"], 8080)}
+    assert told == {"prometheus"}
+
+
+def test_those_who_watch_can_be_left_out_and_nothing_else_changes() -> None:
+    """A policy that selects the platform's pods and has no `ingress` or `egress` rule of its own would deny."""
+    for policy in of_kind([item for item in BASE if component(item) == MONITORING], "NetworkPolicy").values():
+        assert set(policy["spec"]["policyTypes"]) <= {"Ingress", "Egress"}
+        for way in policy["spec"]["policyTypes"]:
+            assert way.lower() in policy["spec"]
 
 
 def test_the_namespace_enforces_the_restricted_standard_and_denies_by_default() -> None:
@@ -460,7 +537,7 @@ def test_bare_replicasets_take_the_place_of_the_services_deployments() -> None:
 
 def test_databases_outside_the_cluster_are_names_for_other_names() -> None:
     objects = overlay("external-database")
-    assert not of_kind(objects, "StatefulSet")
+    assert "postgres" not in of_kind(objects, "StatefulSet")
     for service in SERVICES:
         spec = of_kind(objects, "Service")[f"{service}-database"]["spec"]
         assert spec["type"] == "ExternalName"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy import cluster, credentials, images, rollout
-from deploy.commands import Kubectl
+from deploy.commands import Kubectl, Object
 from deploy.target import Target, read_target
 from deploy.terminal import Failed, step
 
@@ -147,6 +147,39 @@ def test_an_image_of_somebody_else_s_that_cannot_be_pulled(programs: Programs) -
         step("pull") as result,
     ):
         images.pull(["traefik:v0"], result)
+
+
+def test_grafana_s_image_that_cannot_be_pulled_names_the_way_without_it(programs: Programs) -> None:
+    programs(docker=DOCKER.format(inspect=MISSING))
+    with (
+        pytest.raises(Failed, match=r"grafana/grafana:v0 cannot be pulled: .*; MONITORING=prometheus make deploy"),
+        step("pull") as result,
+    ):
+        images.pull(["grafana/grafana:v0"], result)
+
+
+def test_who_watches_goes_with_its_rights_in_the_cluster(programs: Programs) -> None:
+    labels = {"app.kubernetes.io/part-of": "souk", "app.kubernetes.io/component": "monitoring"}
+    role: Object = {"kind": "ClusterRole", "metadata": {"name": "souk-prometheus", "labels": labels}}
+    answers = f"""
+case "$*" in
+  *clusterroles*component=monitoring*) echo '{json.dumps({"items": [role]})}';;
+  *" get "*) echo '{{"items": []}}';;
+  *) exit 0;;
+esac"""
+    programs(kubectl=answers)
+    assert rollout.prune([role], KUBECTL) == []
+    assert rollout.prune([], KUBECTL) == ["ClusterRole/souk-prometheus"]
+    assert programs()[-1].endswith("delete --wait=false ClusterRole/souk-prometheus")
+
+
+def test_who_watches_and_cannot_start_is_no_hindrance_to_the_shop(programs: Programs) -> None:
+    programs(kubectl="""echo '{"items": []}'""")
+    rollout.pods(KUBECTL)
+    rollout.pods(KUBECTL, monitoring=True)
+    platform, watching = programs()
+    assert "app.kubernetes.io/component!=monitoring" in platform
+    assert "app.kubernetes.io/component=monitoring" in watching
 
 
 def test_images_are_brought_to_those_nodes_that_lack_them(programs: Programs) -> None:

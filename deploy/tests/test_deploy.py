@@ -54,6 +54,17 @@ spec:
     metadata: {}
     spec:
       containers: [{name: traefik, image: "traefik:v3.7.15"}]
+---
+kind: StatefulSet
+metadata: {name: prometheus, namespace: souk, labels: {app.kubernetes.io/component: monitoring}}
+spec:
+  template:
+    metadata: {}
+    spec:
+      containers: [{name: prometheus, image: "prom/prometheus:v3.5.3"}]
+---
+kind: Service
+metadata: {name: prometheus, namespace: souk, labels: {app.kubernetes.io/component: monitoring}}
 """
 
 
@@ -61,6 +72,7 @@ def test_without_a_word_it_is_the_kind_cluster_souk() -> None:
     target = read_target({})
     assert (target.context, target.kind_cluster, target.overlay) == ("kind-souk", "souk", "kind")
     assert (target.http_port, target.https_port, target.proxy_mode, target.existing) == (8080, 8443, None, False)
+    assert target.monitoring == "yes"
     assert cluster.configuration(target)["networking"]["kubeProxyMode"] == "iptables"
 
 
@@ -77,6 +89,7 @@ def test_the_environment_says_otherwise() -> None:
         ({"CLUSTER": "existing", "CONTEXT": "prod"}, "REGISTRY is not set"),
         ({"KUBE_PROXY_MODE": "userspace"}, "iptables, nftables, ipvs"),
         ({"OVERLAY": "nowhere"}, "replicaset"),
+        ({"MONITORING": "off"}, "MONITORING=off: is one of yes, prometheus, no"),
         ({"HTTP_PORT": "http"}, "HTTP_PORT=http"),
         ({"HTTPS_PORT": "70000"}, "1 to 65535"),
     ],
@@ -158,7 +171,7 @@ def test_an_image_is_known_to_a_node_by_its_full_name() -> None:
 
 def test_the_release_is_put_into_the_manifests() -> None:
     objects = manifests.release(manifests.parsed(STREAM), {"souk/order": "r/souk/order:42"}, {"order": "digest"})
-    assert manifests.images_of(objects) == ["r/souk/order:42", "traefik:v3.7.15"]
+    assert manifests.images_of(objects) == ["prom/prometheus:v3.5.3", "r/souk/order:42", "traefik:v3.7.15"]
 
 
 def pod_marks(secrets: dict[str, str], host: str = "here") -> list[Any]:
@@ -169,16 +182,16 @@ def pod_marks(secrets: dict[str, str], host: str = "here") -> list[Any]:
 
 
 def test_a_changed_secret_rolls_the_pods_that_read_it() -> None:
-    order, migration, edge = pod_marks({"order": "one"})
+    order, *others = pod_marks({"order": "one"})
     other, *unchanged = pod_marks({"order": "another"})
     assert order != other
-    assert unchanged == [migration, edge]
+    assert unchanged == others
     assert pod_marks({"order": "one", "user": "x"})[0] == order
 
 
 def test_a_database_that_has_moved_rolls_the_pods_that_work_with_it() -> None:
     before, after = pod_marks({}), pod_marks({}, host="elsewhere")
-    assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, False]
+    assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, False, False]
 
 
 def test_a_job_is_marked_by_what_it_is_and_where_the_databases_are() -> None:
@@ -201,6 +214,7 @@ def test_each_object_has_its_stage() -> None:
         "migration": ["Job/migrate-order"],
         "service": ["Deployment/order", "HorizontalPodAutoscaler/order"],
         "edge": ["Deployment/edge"],
+        "monitoring": ["StatefulSet/prometheus", "Service/prometheus"],
     }
 
 
@@ -368,7 +382,7 @@ def test_a_failure_is_the_line_that_tells_most(tmp_path: Path) -> None:
 
 
 def test_a_backup_is_unpacked_by_a_pod_that_is_the_database_s_but_for_what_it_runs() -> None:
-    database = next(item for item in overlay("kind") if item["kind"] == "StatefulSet")
+    database = next(item for item in overlay("kind") if manifests.identity(item)[::2] == ("StatefulSet", "postgres"))
     pod = backup.restoring_pod([database])["spec"]
     theirs = database["spec"]["template"]["spec"]
     (ours,) = pod["containers"]

@@ -13,7 +13,7 @@ from chassis.secrets import SERVICES
 from deploy.commands import run
 from drills.client import FOR_NOW
 from drills.cluster import EDGE, Cluster, in_cluster
-from drills.evidence import Table
+from drills.evidence import Promise, Table
 from drills.platform import NotHere, PlatformError
 from drills.stage import Drill, Stage, storm
 
@@ -21,6 +21,8 @@ ENOUGH = 20_000
 """Requests without which a planned change proves nothing."""
 QUIET_WITHIN_S = 60.0
 SHARES_WITHIN_S = 15.0
+ALERT_WITHIN_S = 120.0
+"""After the storm: the sums of which a burn is judged lag by a minute, and a rule may wait as long."""
 NODE_GONE_S = 75.0
 """Longer than Kubernetes takes to notice (`node-monitor-grace-period`, 50 s)."""
 NODE_BACK_WITHIN_S = 180.0
@@ -70,6 +72,26 @@ def _all_came_to_an_end(stage: OnCluster) -> None:
         "0 failed after the client's own repetition, with its key", f"{open_still} unresolved", not open_still
     )
     stage.promise_recovery(QUIET_WITHIN_S, "the last harm")
+
+
+async def _alert_fires(stage: OnCluster) -> None:
+    """Wait for the alert that this storm must raise, and note when it fired. It may go on for long."""
+    name = stage.drill.alert
+    assert name is not None
+    text = f"{name} fires"
+    began_s = stage.harms[0].began_s
+    async with stage.platform.watched() as prometheus:
+        if prometheus is None:
+            stage.promises.append(Promise(text, "nobody watches (MONITORING=no)", kept=False, judged=False))
+            return
+        until_s = stage.now_s() + ALERT_WITHIN_S
+        while (fired_s := await prometheus.fired(name, stage.began_at.timestamp() + began_s)) is None:
+            if stage.now_s() > until_s:
+                stage.promise(text, f"it did not, within {ALERT_WITHIN_S:.0f} s after the storm", False, of_time=True)
+                return
+            await asyncio.sleep(1)
+    measured = f"{fired_s:.0f} s after the first harm" if fired_s > 0 else "it did before the first harm already"
+    stage.promise(text, measured, True, of_time=True)
 
 
 # Rollout
@@ -219,6 +241,7 @@ async def node_loss(stage: OnCluster) -> None:
     last_s = max((each.ended_at_s for each in stage.during(gone.began_s, gone.ended_s) if each.failure), default=None)
     quiet_s = 0.0 if last_s is None else last_s - gone.began_s
     stage.promise_recovery(QUIET_WITHIN_S, "the node is gone, though it stays so", quiet_s)
+    await _alert_fires(stage)
 
 
 async def _pods_on(cluster: Cluster, node: str) -> list[str]:
@@ -245,6 +268,7 @@ async def database_restart(stage: OnCluster) -> None:
     stage.promise("requests were refused while the database was away", f"{dict(failed)}", failed["503"] > 0)
     stage.promise_clear_refusals()
     _all_came_to_an_end(stage)
+    await _alert_fires(stage)
 
 
 # Scale
@@ -285,6 +309,7 @@ async def scale(stage: OnCluster) -> None:
     await storm(stage, harm)
     stage.tables.append(Table("Requests of each replica", ("service", "replicas", f"in {SHARES_WITHIN_S:.0f} s"), rows))
     _nothing_failed(stage)
+    await _alert_fires(stage)
 
 
 async def _limits(cluster: Cluster) -> dict[str, tuple[int, int]]:
@@ -336,6 +361,7 @@ CLUSTER_DRILLS = (
         node_loss,
         in_cluster,
         SHOPPERS,
+        alert="SoukReplicaDown",
     ),
     Drill(
         "database-restart",
@@ -344,6 +370,7 @@ CLUSTER_DRILLS = (
         database_restart,
         in_cluster,
         SHOPPERS,
+        alert="SoukErrorBudgetBurn",
     ),
     Drill(
         "scale",
@@ -352,6 +379,7 @@ CLUSTER_DRILLS = (
         scale,
         in_cluster,
         SHOPPERS,
+        alert="SoukAutoscalerAtMaximum",
     ),
 )
 """Drills of the platform that `make deploy` brought into a cluster."""

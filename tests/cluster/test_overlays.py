@@ -8,6 +8,7 @@ import pytest
 
 from chassis.migrations import ROOT
 from deploy.commands import Object, run
+from deploy.target import UNWATCHED
 from drills.cluster import Cluster
 from tests.cluster.inside import Inside
 from tests.cluster.operated import Customer, deploy
@@ -34,6 +35,7 @@ async def test_a_second_deploy_changes_nothing(cluster: Cluster) -> None:
     printed = await deploy("up", OVERLAY=cluster.target.overlay)
     assert "user, product, payment, order: nothing to change" in printed
     assert "edge: nothing to change" in printed
+    assert cluster.target.monitoring == UNWATCHED or "monitoring: nothing to change" in printed
     assert names(await cluster.pods("order")) == names(before)
 
 
@@ -41,6 +43,23 @@ async def test_a_cluster_of_somebody_else_is_deployed_to_by_its_context(cluster:
     printed = await deploy("up", CLUSTER="existing", CONTEXT=cluster.target.context, OVERLAY=cluster.target.overlay)
     assert f"to the context {cluster.target.context}" in printed
     assert "user, product, payment, order: nothing to change" in printed
+
+
+async def test_those_who_watch_are_taken_away_and_come_back(cluster: Cluster) -> None:
+    if cluster.target.monitoring == UNWATCHED:
+        pytest.skip("nobody watches: MONITORING=no")
+    try:
+        printed = await deploy("up", MONITORING=UNWATCHED)
+        for name in ("StatefulSet/prometheus", "NetworkPolicy/scraped-services", "ClusterRole/souk-prometheus"):
+            assert name in printed
+        assert not cluster.kubectl.items("statefulset", "prometheus")
+        customer = Customer(cluster)
+        await customer.register()
+        await customer.buy()
+    finally:
+        print(await deploy("up"))
+    async with cluster.watched() as prometheus:
+        assert prometheus is not None
 
 
 def names(pods: list[Object]) -> set[str]:
