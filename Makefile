@@ -8,6 +8,7 @@ NAME ?=
 SECONDS ?=
 SEED ?=
 CLUSTER ?=
+PROMETHEUS ?=
 TO ?=
 FROM ?=
 
@@ -23,12 +24,12 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi audit drill drills cluster-drills bench bench-cluster
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit drill drills cluster-drills bench bench-cluster
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ The shop
 run: $(RUNTIME) ## Run the whole shop at 127.0.0.1 until Ctrl-C (PORT=8000 DATA=var)
@@ -71,12 +72,13 @@ test: $(DEVELOPMENT) ## Run the tests (T=path runs one file, folder or test)
 test-cluster: $(DEVELOPMENT) ## Run the tests of the shop that `make deploy` brought into a cluster (T=path)
 	@$(BIN)/pytest -n0 -p no:randomly -m cluster -rs $(or $(T),tests/cluster)
 
-check: $(DEVELOPMENT) check-manifests ## Check format, lint, types, imports, the OpenAPI documents and the manifests
+check: $(DEVELOPMENT) check-manifests ## Check format, lint, types, imports, OpenAPI documents, dashboards, manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tests.openapi --check
+	$(BIN)/python -m monitoring.dashboards --check
 
 check-manifests: $(DEVELOPMENT) $(MANIFESTS) ## Check the manifests and the Dockerfile for what makes a cluster unsafe
 	@$(BIN)/python -m tests.manifests .venv/manifests
@@ -89,6 +91,13 @@ format: $(DEVELOPMENT) ## Format the code and mend what the linter can
 
 openapi: $(DEVELOPMENT) ## Write docs/openapi from the code
 	$(BIN)/python -m tests.openapi
+
+dashboards: $(DEVELOPMENT) ## Write k8s/monitoring/dashboards from the code
+	$(BIN)/python -m monitoring.dashboards
+
+dashboards-preview: $(DEVELOPMENT) ## Draw the dashboards into var/dashboards, from a platform under load (SECONDS=90 PROMETHEUS=url)
+	@$(BIN)/python -m monitoring.preview $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PROMETHEUS),--prometheus "$(PROMETHEUS)") \
+		$(if $(TO),--pictures "$(TO)")
 
 ##@ Proving it
 audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var, or CLUSTER=kind)

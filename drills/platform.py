@@ -233,7 +233,8 @@ class Platform:
         pairs = [f"{service}={url}" for service in SERVICES for url in self.reached_by(EDGE, service)]
         with (self.folder / "edge.log").open("ab") as log:
             self._edge = _start(("drills.edge", "--port", str(self.edge_port), *pairs), log, {})
-        await self._wait_until_ready(f"{self.origin}/livez", self._edge, self.folder / "edge.log", 404)
+        edge = f"http://127.0.0.1:{self.edge_port}"
+        await self._wait_until_ready(f"{edge}/livez", self._edge, self.folder / "edge.log", 404)
 
     def _environment(self, replica: Replica, database_url: str) -> dict[str, str]:
         usual = {

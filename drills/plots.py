@@ -6,7 +6,7 @@ readable from a telephone to a printed page, and its colours are the page's cust
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -20,6 +20,16 @@ WIDE_PX = 640
 """The width from which the style sheet shows what the harms were beside their numbers."""
 CHARACTER_PX = 6.5
 NUMBER_PX = 18
+MINUTES_FROM_S = 600.0
+"""From this length on the time is written in minutes."""
+
+Text = Callable[[float], str]
+"""How a value is written."""
+
+
+def plain(value: float) -> str:
+    """Write a number without a unit."""
+    return f"{value:,g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,14 @@ class Line:
     """The class that gives the line its colour and its dashes."""
     points: Sequence[float | None]
     filled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A horizontal line at a value that means something, such as a threshold."""
+
+    value: float
+    style: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,13 @@ def linear(values: Sequence[float | None], unit: int = 5) -> Scale:
     return Scale(0, count * step, [number * step for number in range(count + 1)])
 
 
+def between(low: float, high: float, unit: int = 5) -> Scale:
+    """From one value to another that is above it, with ticks at round numbers, some `unit` of them."""
+    step = _round_step(high - low, unit)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return Scale(low, high, [number * step for number in range(first, last + 1)])
+
+
 def logarithmic(values: Sequence[float | None]) -> Scale:
     """Whole powers of ten around all values above nought."""
     found = [value for value in values if value] or [1.0]
@@ -74,11 +99,20 @@ def over_time(
     scale: Scale,
     seconds: float,
     harms: Sequence[Harm],
+    marks: Sequence[Mark] = (),
+    text: Text = plain,
+    happened: str = "harm",
 ) -> str:
     """Lines over the time of a drill, each point in the middle of its bin; harm is a band, or a line where it was one
-    moment, numbered in their order. `name` is unique on its page.
+    moment, numbered in their order. `name` is unique on its page, `text` writes the values beside the scale, and
+    `happened` is what the legend calls a harm.
     """
-    parts = [*_horizontal_lines(scale), *_seconds_axis(seconds), *_harms(harms, seconds)]
+    parts = [
+        *_horizontal_lines(scale, text),
+        *_time_axis(seconds),
+        *_marks(marks, scale),
+        *_harms(harms, seconds),
+    ]
     curves = [curve for line in lines for curve in _curves(line, scale)]
     parts.append(
         f'<svg class="curves" viewBox="0 0 {INNER} {INNER}" preserveAspectRatio="none" width="100%" height="100%">'
@@ -86,19 +120,31 @@ def over_time(
     )
     return (
         f'<ul class="legend" aria-hidden="true">{"".join(_legend(line) for line in lines)}'
-        f'{_legend_of_harm() if harms else ""}</ul><div class="plot">{_image(name, title, description, parts)}</div>'
+        f"{_legend_of_harm(happened) if harms else ''}</ul>"
+        f'<div class="plot">{_image(name, title, description, parts)}</div>'
     )
 
 
-def bars(name: str, title: str, description: str, counts: Mapping[str, int], styles: Mapping[str, str]) -> str:
-    """A bar for each count, the most first, with its name and number above it."""
-    total, most = sum(counts.values()), max([1, *counts.values()])
+def bars(
+    name: str,
+    title: str,
+    description: str,
+    counts: Mapping[str, float],
+    styles: Mapping[str, str],
+    text: Text | None = None,
+) -> str:
+    """A bar for each count, the most first, with its name and number above it; with `text`, which writes them, they are
+    values that have no sum.
+    """
+    total, most = sum(counts.values()), max(counts.values(), default=0) or 1
     parts: list[str] = []
     for row, (label, count) in enumerate(sorted(counts.items(), key=lambda item: (-item[1], item[0]))):
         top = row * 40
+        number = f"{count:,}" if text is None else text(count)
+        share = f'<tspan class="quiet"> {_share(count, total)}</tspan>' if text is None else ""
         parts.append(
-            f'<text class="label" x="0" y="{top + 13}"><tspan class="strong">{count:,}</tspan> {escape(label)}'
-            f'<tspan class="quiet"> {_share(count, total)}</tspan></text>'
+            f'<text class="label" x="0" y="{top + 13}"><tspan class="strong">{escape(number)}</tspan> {escape(label)}'
+            f"{share}</text>"
             f'<rect class="track" x="0" y="{top + 20}" width="100%" height="10" rx="3"/>'
             f'<rect class="bar {styles.get(label, "")}" x="0" y="{top + 20}" width="{_percent(count / most)}"'
             ' height="10" rx="3"/>'
@@ -137,25 +183,36 @@ def _curves(line: Line, scale: Scale) -> list[str]:
     return drawn
 
 
-def _horizontal_lines(scale: Scale) -> list[str]:
+def _horizontal_lines(scale: Scale, text: Text) -> list[str]:
     drawn: list[str] = []
     for tick in scale.ticks:
         y = _percent(1 - scale.height(tick))
         drawn.append(
             f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-            f'<text class="tick" x="-6" y="{y}" dy="4" text-anchor="end">{tick:,g}</text>'
+            f'<text class="tick" x="-6" y="{y}" dy="4" text-anchor="end">{escape(text(tick))}</text>'
         )
     return drawn
 
 
-def _seconds_axis(seconds: float) -> list[str]:
-    step = _round_step(seconds, 5)
+def _marks(marks: Sequence[Mark], scale: Scale) -> list[str]:
+    """The marks that the scale has a place for."""
     drawn: list[str] = []
-    for number in range(math.floor(seconds / step) + 1):
-        x = _percent(number * step / seconds)
+    for mark in marks:
+        if scale.low <= mark.value <= scale.high:
+            y = _percent(1 - scale.height(mark.value))
+            drawn.append(f'<line class="mark {mark.style}" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
+    return drawn
+
+
+def _time_axis(seconds: float) -> list[str]:
+    unit_s, unit = (60.0, "min") if seconds >= MINUTES_FROM_S else (1.0, "s")
+    step = _round_step(seconds / unit_s, 5)
+    drawn: list[str] = []
+    for number in range(math.floor(seconds / unit_s / step) + 1):
+        x = _percent(number * step * unit_s / seconds)
         drawn.append(
             f'<line class="grid" x1="{x}" x2="{x}" y1="100%" y2="100%" transform="translate(0 5)"/>'
-            f'<text class="tick" x="{x}" y="100%" dy="18" text-anchor="middle">{number * step:,g} s</text>'
+            f'<text class="tick" x="{x}" y="100%" dy="18" text-anchor="middle">{number * step:,g} {unit}</text>'
         )
     return drawn
 
@@ -201,10 +258,11 @@ def _legend(line: Line) -> str:
     )
 
 
-def _legend_of_harm() -> str:
+def _legend_of_harm(happened: str) -> str:
     return (
         '<li><svg width="28" height="12"><rect class="harm" width="28" height="12"/>'
-        '<line class="harm" x1="1" x2="1" y1="0" y2="12"/></svg> harm</li>'
+        '<line class="harm" x1="1" x2="1" y1="0" y2="12"/></svg>'
+        f" {escape(happened)}</li>"
     )
 
 
@@ -219,5 +277,5 @@ def _percent(part: float) -> str:
     return f"{part * 100:.3f}%"
 
 
-def _share(count: int, total: int) -> str:
+def _share(count: float, total: float) -> str:
     return f"{count / total:.0%}" if total else ""

@@ -167,7 +167,7 @@ def write(evidence: Evidence, folder: Path) -> Path:
     found = summary(evidence)
     folder.mkdir(parents=True, exist_ok=True)
     data.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page.write_text(_page(f"{evidence.name}: {_verdict(found)}", _sections(evidence, found)), encoding="utf-8")
+    page.write_text(html_page(f"{evidence.name}: {_verdict(found)}", _sections(evidence, found)), encoding="utf-8")
     return page
 
 
@@ -195,10 +195,10 @@ def index(folder: Path) -> Path:
     verdict = f"{len(found) - failed} of {len(found)} passed" if found else "no drill was run"
     body = [
         _banner(verdict, good=bool(found) and not failed),
-        f"<section>{_table('All drills', columns, rows, numbers=(2, 3, 4))}</section>",
+        f"<section>{html_table('All drills', columns, rows, numbers=(2, 3, 4))}</section>",
     ]
     path = folder / "index.html"
-    path.write_text(_page(f"Drills: {verdict}", body), encoding="utf-8")
+    path.write_text(html_page(f"Drills: {verdict}", body), encoding="utf-8")
     return path
 
 
@@ -398,7 +398,7 @@ def _promises(evidence: Evidence) -> str:
         )
         for each in evidence.promises
     ]
-    return f"<section>{_table('Promises', ('promise', 'measured', 'kept', 'in this run'), rows)}</section>"
+    return f"<section>{html_table('Promises', ('promise', 'measured', 'kept', 'in this run'), rows)}</section>"
 
 
 def _violations(evidence: Evidence) -> str:
@@ -412,7 +412,7 @@ def _violations(evidence: Evidence) -> str:
 
 def _own_table(table: Table) -> str:
     rows = [[escape(cell) for cell in row] for row in table.rows]
-    return f"<section>{_table(table.title, table.columns, rows)}</section>"
+    return f"<section>{html_table(table.title, table.columns, rows)}</section>"
 
 
 def _harm_table(harms: Sequence[Harm]) -> str:
@@ -420,7 +420,7 @@ def _harm_table(harms: Sequence[Harm]) -> str:
         (str(number), escape(each.what), f"{each.began_s:.1f}", f"{each.ended_s:.1f}")
         for number, each in enumerate(harms, 1)
     ]
-    table = _table("Harm done", ("no.", "what", "from, s", "to, s"), rows, numbers=(2, 3))
+    table = html_table("Harm done", ("no.", "what", "from, s", "to, s"), rows, numbers=(2, 3))
     if len(harms) <= MOST_HARMS_OPEN:
         return f"<section>{table}</section>"
     return f"<details><summary>Harm done, {len(harms)} times</summary>{table}</details>"
@@ -438,7 +438,7 @@ def _call_table(found: Sequence[Call]) -> str:
         for each in found
     ]
     return (
-        f"<section>{_table('Calls', columns, rows, numbers=range(1, 7))}"
+        f"<section>{html_table('Calls', columns, rows, numbers=range(1, 7))}"
         '<p class="note">Percentiles are nearest-rank: the least value that so many per cent do not exceed.</p>'
         "</section>"
     )
@@ -458,7 +458,7 @@ def _bin_table(bins: OverTime) -> str:
         )
     ]
     title = f"What is plotted, in bins of {bins.bin_s:.2f} s"
-    return f"<details><summary>{title}</summary>{_table(title, columns, rows, numbers=range(6))}</details>"
+    return f"<details><summary>{title}</summary>{html_table(title, columns, rows, numbers=range(6))}</details>"
 
 
 def _small_print(evidence: Evidence, found: Summary) -> str:
@@ -475,7 +475,7 @@ def _small_print(evidence: Evidence, found: Summary) -> str:
     return f'<footer><h2 class="hidden">Small print</h2><dl>{shown}</dl></footer>'
 
 
-def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+def html_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Iterable[int] = ()) -> str:
     """A table whose cells are HTML already; the columns counted in `numbers` are set to the right."""
     right = frozenset(numbers)
     head = "".join(
@@ -534,13 +534,13 @@ def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-def _page(title: str, sections: Iterable[str]) -> str:
+def html_page(title: str, sections: Iterable[str], more_style: str = "") -> str:
     """A page that asks for nothing: its own policy forbids all but the styles inside it."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>\n{''.join(sections)}"
+        f"<title>{escape(title)}</title><style>{STYLE}{more_style}</style></head>\n<body><main>\n{''.join(sections)}"
         "\n</main></body></html>\n"
     )
 
