@@ -254,7 +254,7 @@ def reserve(
     ]
 
 
-@statement("SELECT EXISTS (SELECT FROM reservations WHERE order_id = $1)")
+@statement("SELECT /* is known */ EXISTS (SELECT FROM reservations WHERE order_id = $1)")
 def is_known(world: World, _order_id: UUID) -> tuple[World, Rows]:
     return world, [row(exists=world.reservation is not None)]
 
