@@ -5,12 +5,10 @@ through the API server. Which cluster is meant is said as for `make deploy` (dep
 """
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 
@@ -21,36 +19,11 @@ from deploy.shop import ADMIN_EMAIL, PORTS, origins
 from deploy.target import NAMESPACE, STATE, Target, read_target
 from deploy.terminal import Failed
 from drills.platform import NotHere, NotReady
+from monitoring.prometheus import Prometheus
 
 SETTLES_WITHIN_S = 300.0
 LOOKED_AT_EVERY_S = 0.5
 EDGE = "edge"
-
-
-class Prometheus:
-    """What Prometheus knows, by its HTTP API."""
-
-    def __init__(self, client: httpx2.AsyncClient) -> None:
-        self._client = client
-
-    async def query(self, expression: str, at: float | None = None) -> list[Object]:
-        """The samples of an expression, now or at a time: `metric` with labels, `value` with time and number."""
-        parameters: dict[str, str | float] = {"query": expression} | ({} if at is None else {"time": at})
-        answer = await self._client.get("/api/v1/query", params=parameters)
-        answer.raise_for_status()
-        return cast("list[Object]", answer.json()["data"]["result"])
-
-    async def fired(self, alert: str, since: float) -> float | None:
-        """How many seconds after a time, in seconds since 1970, an alert fired for the first time; none where it did
-        not, at most 0 where it did already.
-        """
-        firing = f'ALERTS{{alertname="{alert}",alertstate="firing"}}'
-        if await self.query(firing, since):
-            return 0.0
-        waited_s = max(1, math.ceil(time.time() - since))
-        found = await self.query(f"min(min_over_time(timestamp({firing})[{waited_s}s:5s]))")
-        moments = [float(each["value"][1]) - since for each in found]
-        return min((moment for moment in moments if moment > 0), default=None)
 
 
 class Cluster:
@@ -115,7 +88,7 @@ class Cluster:
         return found
 
     @asynccontextmanager
-    async def watched(self) -> AsyncGenerator["Prometheus | None"]:
+    async def watched(self) -> AsyncGenerator[Prometheus | None]:
         """Who watches, while the block lasts; none where nobody does."""
         found = await asyncio.to_thread(self.kubectl.items, "pods", "--selector=app.kubernetes.io/name=prometheus")
         if not any(_is_ready(pod) for pod in found):
@@ -124,8 +97,11 @@ class Cluster:
         with ExitStack() as stack:
             open_way = self.kubectl.forwarded("service/prometheus", 9090)
             origin = await asyncio.to_thread(lambda: stack.enter_context(open_way))
-            async with httpx2.AsyncClient(base_url=origin, timeout=10) as client:
-                yield Prometheus(client)
+            prometheus = Prometheus(origin)
+            try:
+                yield prometheus
+            finally:
+                await prometheus.aclose()
 
     async def stop(self) -> None:
         """Leave it as it is."""

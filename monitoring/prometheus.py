@@ -65,9 +65,10 @@ class Prometheus:
         self.url = url.rstrip("/")
         self._client = httpx2.AsyncClient(timeout=30)
 
-    async def now(self, expr: str, at: float) -> Answer:
-        """The value of an expression at a moment; raises QueryRefused."""
-        return _answer(await self._ask("query", {"query": expr, "time": at, "stats": "all"}))
+    async def now(self, expr: str, at: float | None = None) -> Answer:
+        """The value of an expression at a moment, or now; raises QueryRefused."""
+        moment = time.time() if at is None else at
+        return _answer(await self._ask("query", {"query": expr, "time": moment, "stats": "all"}))
 
     async def over(self, expr: str, since: float, until: float, step_s: float) -> Answer:
         """The values of an expression from `since` to `until`, every `step_s`; raises QueryRefused."""
@@ -77,6 +78,26 @@ class Prometheus:
     async def values(self, label: str, selector: str) -> list[str]:
         """The values of a label on the series that a selector takes, sorted."""
         return await self._ask(f"label/{label}/values", {"match[]": selector})
+
+    async def fired(self, alert: str, since: float) -> float | None:
+        """How many seconds after a moment an alert fired for the first time; none where it did not, 0 where it did
+        already.
+        """
+        firing = f'ALERTS{{alertname="{alert}",alertstate="firing"}}'
+        if (await self.now(firing, since)).series:
+            return 0.0
+        waited_s = max(1, math.ceil(time.time() - since))
+        found = await self.now(f"min(min_over_time(timestamp({firing})[{waited_s}s:5s]))")
+        moments = [each.newest - since for each in found.series]
+        return min((moment for moment in moments if moment > 0), default=None)
+
+    async def pages(self, since: float) -> list[str]:
+        """The alerts that somebody was paged for since a moment, and was not at that moment already."""
+        firing = 'ALERTS{alertstate="firing",severity="page"}'
+        waited_s = max(1, math.ceil(time.time() - since))
+        before = {each.labels["alertname"] for each in (await self.now(firing, since)).series}
+        found = await self.now(f"max by (alertname) (max_over_time({firing}[{waited_s}s]))")
+        return sorted({each.labels["alertname"] for each in found.series} - before)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -103,7 +124,7 @@ def _scalar(value: Any) -> dict[str, Any]:
 
 
 MISSING = {
-    "prometheus": ".ci/prometheus unpacks Debian's, or install it",
+    **dict.fromkeys(("prometheus", "promtool"), ".ci/prometheus unpacks Debian's, or install Prometheus"),
     "traefik": "requirements-dev.txt has it as a wheel",
 }
 

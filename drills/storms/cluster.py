@@ -23,6 +23,7 @@ QUIET_WITHIN_S = 60.0
 SHARES_WITHIN_S = 15.0
 ALERT_WITHIN_S = 120.0
 """After the storm: the sums of which a burn is judged lag by a minute, and a rule may wait as long."""
+UNWATCHED = "nobody watches (MONITORING=no)"
 NODE_GONE_S = 75.0
 """Longer than Kubernetes takes to notice (`node-monitor-grace-period`, 50 s)."""
 NODE_BACK_WITHIN_S = 180.0
@@ -44,6 +45,7 @@ async def _planned(stage: OnCluster, change: Callable[[OnCluster], Awaitable[Non
 
     await storm(stage, harm)
     _nothing_failed(stage)
+    await _nobody_is_paged(stage)
     if stage.length.full:
         stage.promise(f"at least {ENOUGH:,} requests", f"{stage.client.sent:,}", stage.client.sent >= ENOUGH)
 
@@ -82,7 +84,7 @@ async def _alert_fires(stage: OnCluster) -> None:
     began_s = stage.harms[0].began_s
     async with stage.platform.watched() as prometheus:
         if prometheus is None:
-            stage.promises.append(Promise(text, "nobody watches (MONITORING=no)", kept=False, judged=False))
+            stage.promises.append(Promise(text, UNWATCHED, kept=False, judged=False))
             return
         until_s = stage.now_s() + ALERT_WITHIN_S
         while (fired_s := await prometheus.fired(name, stage.began_at.timestamp() + began_s)) is None:
@@ -92,6 +94,17 @@ async def _alert_fires(stage: OnCluster) -> None:
             await asyncio.sleep(1)
     measured = f"{fired_s:.0f} s after the first harm" if fired_s > 0 else "it did before the first harm already"
     stage.promise(text, measured, True, of_time=True)
+
+
+async def _nobody_is_paged(stage: OnCluster) -> None:
+    """Note that a change which was planned has woken nobody."""
+    text = "nobody is paged"
+    async with stage.platform.watched() as prometheus:
+        if prometheus is None:
+            stage.promises.append(Promise(text, UNWATCHED, kept=False, judged=False))
+            return
+        pages = await prometheus.pages(stage.began_at.timestamp())
+    stage.promise(text, ", ".join(pages) or "no alert", not pages)
 
 
 # Rollout
@@ -153,6 +166,7 @@ async def release(stage: OnCluster) -> None:
     stage.promise("there was something to release", ", ".join(what for what, *_ in rows) or "nothing", bool(rows))
     stage.tables.append(Table("What was released", ("of", "before", "after"), rows))
     _nothing_failed(stage)
+    await _nobody_is_paged(stage)
 
 
 async def _released(cluster: Cluster) -> dict[str, str]:

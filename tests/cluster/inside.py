@@ -41,6 +41,36 @@ print(json.dumps(statuses))
 """
 
 
+def restricted(name: str, image: str, code: str, namespace: str = NAMESPACE, port: int | None = None) -> Object:
+    """A pod that runs Python, as restricted as those of the platform, and that none of its policies knows but by this
+    name. Where it has a port, it is ready when that is open.
+    """
+    container: Object = {
+        "name": "python",
+        "image": image,
+        "command": ["python", "-c", code],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+    }
+    if port is not None:
+        container |= {"ports": [{"containerPort": port}], "readinessProbe": {"tcpSocket": {"port": port}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/name": name}},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+        },
+    }
+
+
 class Inside:
     """Pods of the platform, through the API server."""
 

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import httpx2
@@ -28,6 +30,17 @@ async def deploy(*arguments: str, **environment: str) -> str:
     if process.returncode:
         raise Refused(printed.decode())
     return printed.decode()
+
+
+@asynccontextmanager
+async def overlay(cluster: Cluster, name: str) -> AsyncGenerator[None]:
+    """Another overlay for a while, deployed over the usual one and taken back."""
+    print(await deploy("up", OVERLAY=name))
+    try:
+        yield
+    finally:
+        print(await deploy("up", OVERLAY=cluster.target.overlay))
+        await cluster.settled()
 
 
 class Customer:

@@ -4,14 +4,15 @@ Alertmanager and back.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import httpx2
 import pytest
 
 from chassis.secrets import SERVICES
 from deploy.commands import Object, run
-from drills.cluster import Cluster, Prometheus
+from drills.cluster import Cluster
+from monitoring.prometheus import Prometheus, Series
 from tests import promql
 from tests.cluster.operated import Customer
 from tests.test_monitoring import OF_KUBELETS, OF_TRAEFIK, rules
@@ -45,11 +46,11 @@ async def alertmanager(cluster: Cluster) -> AsyncGenerator[httpx2.AsyncClient]:
         await asyncio.to_thread(way.__exit__, None, None, None)
 
 
-async def found_within(prometheus: Prometheus, expression: str, least: int, seconds: float) -> list[Object]:
-    """The samples of an expression, when there are as many; raises TimeoutError."""
+async def found_within(prometheus: Prometheus, expression: str, least: int, seconds: float) -> Sequence[Series]:
+    """The series of an expression, when there are as many; raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while True:
-            samples = await prometheus.query(expression)
+            samples = (await prometheus.now(expression)).series
             if len(samples) >= least:
                 return samples
             await asyncio.sleep(LOOKED_AT_EVERY_S)
@@ -59,10 +60,10 @@ async def test_every_replica_every_edge_and_every_kubelet_is_asked(cluster: Clus
     for name in (*SERVICES, "edge"):
         pods = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in await cluster.pods(name)}
         samples = await found_within(prometheus, f'up{{service="{name}"}} == 1', len(pods), SCRAPED_WITHIN_S)
-        assert {each["metric"]["pod"]: each["metric"]["node"] for each in samples} == pods
+        assert {each.labels["pod"]: each.labels["node"] for each in samples} == pods
     nodes = (await cluster.do("get", "nodes", "--output=name")).split()
     kubelets = await found_within(prometheus, 'up{job="cadvisor"} == 1', len(nodes), SCRAPED_WITHIN_S)
-    assert {f"node/{each['metric']['node']}" for each in kubelets} == set(nodes)
+    assert {f"node/{each.labels['node']}" for each in kubelets} == set(nodes)
 
 
 async def test_what_rules_use_of_the_edge_and_the_kubelets_is_exposed(cluster: Cluster, prometheus: Prometheus) -> None:
@@ -73,7 +74,7 @@ async def test_what_rules_use_of_the_edge_and_the_kubelets_is_exposed(cluster: C
     assert used
     for metric in sorted(used | OF_KUBELETS):
         samples = await found_within(prometheus, f"count({metric})", 1, SCRAPED_WITHIN_S)
-        print(f"{metric:<50} {samples[0]['value'][1]} series")
+        print(f"{metric:<50} {samples[0].newest:.0f} series")
 
 
 async def test_the_signals_of_a_purchase_are_recorded(cluster: Cluster, prometheus: Prometheus) -> None:
@@ -88,7 +89,7 @@ async def test_the_signals_of_a_purchase_are_recorded(cluster: Cluster, promethe
         "souk:edge_availability:ratio_rate5m", "souk:edge_errors:ratio_rate1h", "souk:slow:ratio_rate1h",
     ):  # fmt: skip
         samples = await found_within(prometheus, f'{record}{{service="order"}}', 1, SCRAPED_WITHIN_S)
-        print(f"{record:<40} {[each['value'][1] for each in samples]}")
+        print(f"{record:<40} {[each.newest for each in samples]}")
 
 
 async def hang(pod: Object) -> None:

@@ -6,7 +6,7 @@ from kr8s.asyncio.objects import Pod
 
 from deploy.target import NAMESPACE
 from drills.cluster import Cluster
-from tests.cluster.inside import Inside
+from tests.cluster.inside import Inside, restricted
 
 pytestmark = pytest.mark.cluster
 
@@ -94,36 +94,10 @@ async def test_nobody_is_let_out_of_the_cluster_or_to_its_control_plane(inside: 
         assert set(found.values()) == {"closed"}, f"{name}: {found}"
 
 
-def stranger(namespace: str, image: str) -> dict[str, object]:
-    """A pod that no policy of the platform knows, as restricted as its own."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "stranger", "namespace": namespace},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "shell",
-                    "image": image,
-                    "command": ["python", "-c", "import time; time.sleep(600)"],
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "capabilities": {"drop": ["ALL"]},
-                        "readOnlyRootFilesystem": True,
-                    },
-                }
-            ],
-        },
-    }
-
-
 @pytest.mark.parametrize("namespace", [NAMESPACE, "default"])
 async def test_a_pod_of_no_workload_reaches_nobody_but_the_edge(inside: Inside, namespace: str) -> None:
-    pod = await Pod(stranger(namespace, await inside.image("order")), api=inside.api)
+    image = await inside.image("order")
+    pod = await Pod(restricted("stranger", image, "import time; time.sleep(600)", namespace), api=inside.api)
     await pod.create()
     try:
         await pod.wait("condition=Ready", timeout=60)

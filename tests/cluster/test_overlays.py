@@ -1,8 +1,6 @@
 """The overlays, each deployed over the usual one and taken back."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -11,23 +9,12 @@ from deploy.commands import Object, run
 from deploy.target import UNWATCHED
 from drills.cluster import Cluster
 from tests.cluster.inside import Inside
-from tests.cluster.operated import Customer, deploy
+from tests.cluster.operated import Customer, deploy, overlay
 
 pytestmark = pytest.mark.cluster
 
 DATABASE = ("docker", "compose", f"--file={ROOT / 'k8s/overlays/external-database/compose.yml'}")
 NEW_IMAGE = "souk/payment:another"
-
-
-@asynccontextmanager
-async def overlay(cluster: Cluster, name: str) -> AsyncGenerator[None]:
-    """Another overlay for a while."""
-    print(await deploy("up", OVERLAY=name))
-    try:
-        yield
-    finally:
-        print(await deploy("up", OVERLAY=cluster.target.overlay))
-        await cluster.settled()
 
 
 async def test_a_second_deploy_changes_nothing(cluster: Cluster) -> None:
