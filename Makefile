@@ -9,6 +9,8 @@ SECONDS ?=
 SEED ?=
 CLUSTER ?=
 PROMETHEUS ?=
+MINUTES ?=
+UNTIL ?=
 TO ?=
 FROM ?=
 
@@ -95,9 +97,9 @@ openapi: $(DEVELOPMENT) ## Write docs/openapi from the code
 dashboards: $(DEVELOPMENT) ## Write k8s/monitoring/dashboards from the code
 	$(BIN)/python -m monitoring.dashboards
 
-dashboards-preview: $(DEVELOPMENT) ## Draw the dashboards into var/dashboards, from a platform under load (SECONDS=90 PROMETHEUS=url)
+dashboards-preview: $(DEVELOPMENT) ## Draw the dashboards into var/dashboards, from a platform under load (SECONDS=90, or PROMETHEUS=url)
 	@$(BIN)/python -m monitoring.preview $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PROMETHEUS),--prometheus "$(PROMETHEUS)") \
-		$(if $(TO),--pictures "$(TO)")
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(UNTIL),--until "$(UNTIL)") $(if $(TO),--pictures "$(TO)")
 
 ##@ Proving it
 audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var, or CLUSTER=kind)

@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m monitoring.preview", description="Draw the dashboards as pages.")
     parser.add_argument("--prometheus", metavar="URL", help="one that runs already, instead of one of its own")
     parser.add_argument("--minutes", type=float, default=15, help="how far back to look, with --prometheus")
+    parser.add_argument("--until", type=datetime.fromisoformat, help="until when, as 2026-11-25T20:32:45Z; now")
     parser.add_argument("--seconds", type=float, default=90, help="how long to run the platform, without it")
     parser.add_argument("--folder", type=Path, default=Path("var/dashboards"), help="where the pages go")
     parser.add_argument("--pictures", type=Path, help="also keep a picture of each page here, by a browser")
@@ -48,7 +49,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if arguments.prometheus:
-            until = time.time()
+            until = arguments.until.timestamp() if arguments.until else time.time()
             uvloop.run(
                 draw(arguments.prometheus, folder, until - 60 * arguments.minutes, until, SCRAPED_EVERY_IN_A_CLUSTER_S)
             )

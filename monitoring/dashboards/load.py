@@ -21,7 +21,7 @@ from monitoring.dashboards.panels import (
 )
 
 EVENTS = (
-    Event("not scraped", '1 - up{job="souk"} > 0', "{{pod}} does not answer", "red"),
+    Event("not scraped", 'max by (pod) (1 - up{job="souk"}) > 0', "{{pod}} does not answer", "red"),
     Event(
         "started", 'max by (pod) (time() - process_start_time_seconds{job="souk"}) < 15', "{{pod}} has started", "green"
     ),
