@@ -16,10 +16,13 @@ from bench import load
 from bench.measure import Cost, ServerProcess, cost, server, side_by_side
 from bench.shop import Shop, order
 from chassis.clients import Peer
+from chassis.postgres_metrics import READ_EVERY_S, VIEWS
 from chassis.telemetry import HttpMetrics, Telemetry
 from chassis.testing import answer_in_every_way, credential
 from chassis.transport import PooledTransport
 from local.ports import free_ports
+from services.product.app import COUNT_EVERY_S, LOOK_EVERY_S
+from services.product.repository import HELD, ON_HAND
 from tests.openapi import create_services
 
 CONNECTIONS = 32
@@ -129,6 +132,42 @@ def exposition(_shop: Shop) -> Iterator[Row]:
         measured = f"{spent_ms:.1f} ms, {len(text) / 1000:.0f} kB, {series} series"
         kept = spent_ms <= 20 and len(text) <= 150_000 and series <= 1500
         yield Row(f"a scrape of {service.service_name}", measured, "<= 20 ms, <= 150 kB, <= 1500 series", kept)
+
+
+def gauges(shop: Shop) -> Iterator[Row]:
+    """What PostgreSQL pays for what the gauges tell: each statement's time over how often it is run."""
+    with shop.running("user", "product"):
+        pass  # the databases are there now
+    for statement in MUCH_IN_STOCK:
+        shop.postgres.execute(statement, "product")
+    for what, every_s, statement in (
+        ("PostgreSQL's views", READ_EVERY_S, VIEWS),
+        ("what 1,000 reservations hold", LOOK_EVERY_S, HELD),
+        ("the stock of 100,000 products", COUNT_EVERY_S, ON_HAND),
+    ):
+        plan = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}"
+        plans = [orjson.loads(shop.postgres.execute(plan, "product"))[0] for _ in range(10)]
+        spent_ms = min(each["Planning Time"] + each["Execution Time"] for each in plans)
+        share = spent_ms / 1000 / every_s
+        measured = f"{spent_ms:.1f} ms every {every_s:.0f} s, {share:.2%} of a core"
+        yield Row(f"looking at {what}", measured, "<= 0.5% of a core", share <= 0.005)
+
+
+MUCH_IN_STOCK = (
+    # Nothing is asked of the products themselves, so none are there.
+    """
+    SET session_replication_role = replica;
+    INSERT INTO stock (product_id, on_hand, reserved) SELECT gen_random_uuid(), 100, 3 FROM generate_series(1, 100000)
+    """,
+    """
+    INSERT INTO reservations (order_id, items, status, expires_at)
+    SELECT gen_random_uuid(), jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', 1)), 'held',
+        now() + interval '1 hour'
+    FROM (SELECT product_id, row_number() OVER () AS number FROM stock LIMIT 3000) AS some
+    GROUP BY number % 1000
+    """,
+    "VACUUM ANALYZE",
+)
 
 
 def peer_call(shop: Shop) -> Iterator[Row]:
@@ -247,7 +286,7 @@ def start_and_size(shop: Shop) -> Iterator[Row]:
 
 TABLES = {
     "Reads": (reads_repeated, reads_distinct),
-    "What every request and call pays": (metrics_overhead, exposition, peer_call),
+    "What every request and call pays": (metrics_overhead, exposition, gauges, peer_call),
     "Checkout": (checkout, traced_checkout, hot_product),
     "Start and memory": (start_and_size,),
 }

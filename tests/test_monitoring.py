@@ -21,6 +21,7 @@ from drills.storms.cluster import CLUSTER_DRILLS
 from local.shop import create_services
 from tests import promql
 from tests.manifests import container, of_kind, overlay
+from tests.pages import fenced
 from tests.promtool import promtool
 from tests.test_compose import SETTINGS_OF
 
@@ -152,16 +153,11 @@ def users() -> dict[str, set[str]]:
             note(place, expression)
     for path in RUNBOOKS.glob("Souk*.md"):
         text = path.read_text()
-        for expression in fenced(text, "promql"):
+        for expression in fenced(path, "promql"):
             note(f"runbook {path.stem}", expression)
         for name in re.findall(r"`(souk_[a-z_]+|souk:[a-z0-9_:]+)`", text):
             note(f"runbook {path.stem}", name)
     return dict(found)
-
-
-def fenced(text: str, language: str) -> list[str]:
-    """The code blocks of a page in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def missing(there: Iterable[str]) -> dict[str, list[str]]:
@@ -213,11 +209,12 @@ def test_an_alert_says_how_urgent_it_is_and_where_help_is(alert: str) -> None:
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_a_runbook_names_the_panel_the_command_and_the_remedy(alert: str) -> None:
-    page = (RUNBOOKS / f"{alert}.md").read_text()
+    path = RUNBOOKS / f"{alert}.md"
+    page = path.read_text()
     assert re.findall(r"^#+ (.+)$", page, re.MULTILINE) == [alert, "What it means", "Look", "Do"]
     assert re.search(r"/grafana/d/souk-(shop|service|balancing|postgres|load)`", page)
-    assert fenced(page, "promql")
-    assert fenced(page, "sh")
+    assert fenced(path, "promql")
+    assert fenced(path, "sh")
     severities = {rule["labels"]["severity"] for rule in rules() if rule.get("alert") == alert}
     assert {severity for severity in ("page", "ticket") if f"**{severity}**" in page} == severities
     *_, remedy = page.partition("## Do")

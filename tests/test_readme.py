@@ -8,13 +8,8 @@ import httpx2
 
 from chassis.migrations import ROOT
 from local.seed import CATALOGUE
+from tests.pages import fenced
 from tests.shop import Shop
-
-
-def blocks(document: Path, language: str) -> list[str]:
-    """The fenced blocks of a document in one language."""
-    parts = document.read_text().split(f"```{language}\n")[1:]
-    return [part.split("```")[0] for part in parts]
 
 
 def import_catalogue(shop: Shop, file: Path) -> dict[str, object]:
@@ -30,7 +25,7 @@ def import_catalogue(shop: Shop, file: Path) -> dict[str, object]:
 
 def test_the_purchase_of_the_readme_runs_as_it_is_written(shop: Shop) -> None:
     import_catalogue(shop, CATALOGUE)
-    (walk,) = blocks(ROOT / "README.md", "sh")
+    (walk,) = fenced(ROOT / "README.md", "sh")
     environment = os.environ | {"SHOP": shop.origin}
     ran = subprocess.run(("bash", "-eu", "-c", walk), env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

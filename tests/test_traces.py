@@ -13,9 +13,11 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from chassis.migrations import ROOT
 from chassis.secrets import SERVICES
 from tests.collector import Collected, Collector, collecting, tree
 from tests.databases import Databases, run_sql
+from tests.pages import fenced
 from tests.shop import Shop, running_shop
 
 EMAIL = "ada.lovelace@example.com"
@@ -146,40 +148,14 @@ def only(spans: list[Collected], title: str) -> Collected:
     return found
 
 
-CHECKOUT = """
-order server POST /api/v1/orders
-  order client POST /internal/v1/quotes
-    product server POST /internal/v1/quotes
-      product client SELECT products stock
-  order client INSERT idempotency_keys INSERT orders
-  order internal saga reserve
-    order client PUT /internal/v1/reservations/{id}
-      product server PUT /internal/v1/reservations/{order_id}
-        product client INSERT reservations UPDATE reservations UPDATE stock UPDATE catalogue_generation
-    order client UPDATE orders
-  order internal saga authorise
-    order client PUT /internal/v1/payments/{id}
-      payment server PUT /internal/v1/payments/{order_id}
-        payment client INSERT payments
-        payment client INSERT simulator_charges
-        payment client UPDATE payments
-    order client UPDATE orders
-  order internal saga confirm
-    order client POST /internal/v1/reservations/{id}/commit
-      product server POST /internal/v1/reservations/{order_id}/commit
-        product client UPDATE reservations UPDATE stock UPDATE catalogue_generation
-    order client POST /internal/v1/payments/{id}/capture
-      payment server POST /internal/v1/payments/{order_id}/capture
-        payment client UPDATE simulator_charges
-        payment client UPDATE payments INSERT ledger_entries
-    order client UPDATE orders UPDATE idempotency_keys DELETE cart_items
-"""
+(CHECKOUT,) = fenced(ROOT / "docs" / "decisions" / "tracing.md", "text")
+"""The spans of a checkout, each below the one that it is a part of."""
 
 
 def test_a_checkout_is_one_tree_over_all_services(told: Told) -> None:
     spans = told.collector.of(told.placed)
-    assert "\n".join(["", *tree(spans, CALLER_ID), ""]) == CHECKOUT
-    assert len(spans) == len(CHECKOUT.split("\n")) - 2  # none of the trace hangs anywhere else
+    assert tree(spans, CALLER_ID) == CHECKOUT.splitlines()
+    assert len(spans) == len(CHECKOUT.splitlines())  # none of the trace hangs anywhere else
     assert not any(span.failed for span in spans)
 
 
