@@ -264,7 +264,8 @@ h1 { font-size: 26px; } .links, .chosen { list-style: none; display: flex; flex-
   margin: 6px 0;
   padding: 0; } .links [aria-current] { font-weight: 600; color: var(--text); text-decoration: none; }
 .chosen { font-size: 13px; color: var(--quiet); } .chosen strong { color: var(--text); }
-.events { margin: 6px 0; padding-left: 28px; font-size: 13px; columns: 30em 3; column-gap: 40px; overflow-wrap: anywhere; color: var(--harm); }
+.events { margin: 6px 0; padding-left: 28px; font-size: 13px; columns: 30em 3; column-gap: 40px;
+  overflow-wrap: anywhere; color: var(--harm); }
 .board { display: grid; grid-template-columns: repeat(24, minmax(0, 1fr)); grid-auto-rows: 30px; gap: 8px; }
 .board > h2 { margin: 0; align-self: end; border-bottom: 1px solid var(--rule); }
 .panel { background: var(--card); border: 1px solid var(--rule); border-radius: 6px; padding: 8px 12px;

@@ -138,6 +138,19 @@ def program(name: str) -> str:
     return found
 
 
+def await_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until a process that was started answers 200; raises NotReady, with the end of its log."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx2.get(url, timeout=5).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass  # it does not listen yet
+        time.sleep(0.05)
+    raise NotReady(f"no answer of {url}:\n{log.read_text(errors='replace')[-2000:]}")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is scraped: where, and the labels that it gets, those that k8s/monitoring gives by discovery."""
@@ -177,15 +190,7 @@ class Server:
                 stdout=to,
                 stderr=subprocess.STDOUT,
             )
-        began = time.monotonic()
-        while time.monotonic() - began < READY_WITHIN_S and self._process.poll() is None:
-            try:
-                if httpx2.get(f"{self.url}/-/ready", timeout=5).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass  # it does not listen yet
-            time.sleep(0.05)
-        raise NotReady(f"Prometheus is not ready:\n{log.read_text(errors='replace')[-2000:]}")
+        await_answer(self._process, f"{self.url}/-/ready", log)
 
     def stop(self) -> None:
         """End it."""

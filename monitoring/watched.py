@@ -11,15 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from deploy.credentials import make_certificate
 from drills.evidence import Evidence
-from drills.platform import ENDS_WITHIN_S, READY_WITHIN_S, NotReady, Platform, Topology
+from drills.platform import ENDS_WITHIN_S, Platform, Topology
 from drills.stage import Drill, Length, Stage, perform, storm
 from local.edge import ROUTES
 from local.ports import free_ports
-from monitoring.prometheus import Server, Target, program
+from monitoring.prometheus import Server, Target, await_answer, program
 
 SCRAPED_EVERY_S = 2
 """So often that a minute's drill is more than four points of a line."""
@@ -79,15 +77,7 @@ class Watched(Platform):
         settings.write_text(json.dumps(self._front_settings(routes)))
         with log.open("wb") as to:
             self._front = subprocess.Popen((traefik, f"--configFile={settings}"), stdout=to, stderr=subprocess.STDOUT)
-        began = time.monotonic()
-        while time.monotonic() - began < READY_WITHIN_S and self._front.poll() is None:
-            try:
-                if httpx2.get(f"{self.origin}/api/v1/products", timeout=5).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass  # it does not listen yet
-            time.sleep(0.05)
-        raise NotReady(f"Traefik does not route:\n{log.read_text(errors='replace')[-2000:]}")
+        await_answer(self._front, f"{self.origin}/api/v1/products", log)
 
     def _front_settings(self, routes: Path) -> dict[str, Any]:
         return {

@@ -182,8 +182,8 @@ CONTENT = Row(
         bars(
             21,
             "Time in a second, by statement",
-            "Those that take the most time together: 1 s is a whole CPU or disk for one of them. Named as in the services'"
-            " repository.py, where EXPLAIN is for.",
+            "Those that take the most time together: 1 s is a whole CPU or disk for one of them. Named as in the"
+            " services' repository.py, where EXPLAIN is for.",
             Query(
                 "topk(10, max by (service, statement) (rate(souk_postgres_statement_seconds_total[5m])))",
                 "{{service}} {{statement}}",
