@@ -3,11 +3,13 @@
 import time
 from collections.abc import Sequence
 
-from monitoring.prometheus import Prometheus, QueryRefused
+from monitoring.prometheus import Answer, Prometheus, QueryRefused
 from monitoring.queries import Document, Query, all_queries_of, filled, variables_of
 
 MOST_SERIES = 50
 """More lines than that nobody can tell apart, and a browser draws them slowly."""
+MOST_S = 0.2
+"""By Prometheus' own account, the least of three answers: what others do on the machine is not the query's fault."""
 STEP_S = 5.0
 
 
@@ -56,8 +58,16 @@ async def _fault(
     prometheus: Prometheus, query: Query, expr: str, since: float, may_be_empty: frozenset[str]
 ) -> str | None:
     now = time.time()
+
+    async def ask() -> Answer:
+        return await (prometheus.now(expr, now) if query.instant else prometheus.over(expr, since, now, STEP_S))
+
     try:
-        answer = await (prometheus.now(expr, now) if query.instant else prometheus.over(expr, since, now, STEP_S))
+        answer = await ask()
+        if answer.seconds > MOST_S:
+            least_s = min([(await ask()).seconds for _ in range(2)])
+            if least_s > MOST_S:
+                return f"{least_s * 1000:.0f} ms"
     except QueryRefused as refused:
         return str(refused)
     if len(answer.series) > MOST_SERIES:

@@ -59,9 +59,18 @@ async def switch(cluster: Cluster, mode: str) -> None:
 
 async def rules(cluster: Cluster, mode: str, address: str) -> list[str]:
     """What kube-proxy has written for an address in the kernel of a worker, in the form of a mode."""
-    node = f"{cluster.target.kind_cluster}-worker"
-    shown = await asyncio.to_thread(run, ("docker", "exec", node, *RULES[mode]))
+    shown = await written(f"{cluster.target.kind_cluster}-worker", mode)
     return [line for line in shown.splitlines() if address in line]
+
+
+async def written(node: str, mode: str) -> str:
+    """The rules of a mode in the kernel of a node."""
+    return await asyncio.to_thread(run, ("docker", "exec", node, *RULES[mode]))
+
+
+async def all_rules(node: str) -> str:
+    """What kube-proxy has written in the kernel of a node, in whichever mode it is."""
+    return "".join([await written(node, mode) for mode in ("iptables", "nftables")])
 
 
 async def until_written(cluster: Cluster, mode: str, address: str) -> list[str]:

@@ -1,6 +1,7 @@
 """nginx and HAProxy in front of the node ports: all nodes get requests, and one that is dead is taken out."""
 
 import asyncio
+import re
 from collections.abc import Generator
 
 import httpx2
@@ -9,6 +10,7 @@ import pytest
 from chassis.migrations import ROOT
 from deploy.commands import run
 from drills.cluster import Cluster
+from tests.cluster.test_kube_proxy import all_rules
 
 pytestmark = pytest.mark.cluster
 
@@ -59,31 +61,37 @@ async def until(client: httpx2.AsyncClient, node: str, state: str) -> None:
             await asyncio.sleep(0.2)
 
 
-async def until_noticed(cluster: Cluster, node: str) -> None:
-    """Wait until no edge on a node counts as ready: until then the other nodes send to it; raises TimeoutError."""
+async def until_noticed(cluster: Cluster, node: str, addresses: list[str]) -> None:
+    """Wait until no other node's kube-proxy sends to what is on a node: Kubernetes notices after some 50 s that it is
+    dead, and each kube-proxy a moment later. Raises TimeoutError.
+    """
+    others = [each.removeprefix("node/") for each in (await cluster.do("get", "nodes", "--output=name")).split()]
+    others.remove(node)
     async with asyncio.timeout(NOTICED_WITHIN_S):
-        while any(  # noqa: ASYNC110 - a cluster sets no event of ours
-            endpoint.get("nodeName") == node and endpoint["conditions"].get("ready")
-            for piece in await asyncio.to_thread(
-                cluster.kubectl.items, "endpointslices", "--selector=kubernetes.io/service-name=edge"
-            )
-            for endpoint in piece["endpoints"] or ()
-        ):
-            await asyncio.sleep(0.5)
+        for other in others:
+            while await sends_to(addresses, other):  # noqa: ASYNC110 - a kernel sets no event of ours
+                await asyncio.sleep(0.5)
+
+
+async def sends_to(addresses: list[str], node: str) -> bool:
+    """Whether the rules of a node's kube-proxy name one of these addresses."""
+    rules = await all_rules(node)
+    return any(re.search(rf"\b{re.escape(address)}\b", rules) for address in addresses)
 
 
 @pytest.mark.usefixtures("balancers")
 async def test_a_dead_node_is_taken_out_and_comes_back(cluster: Cluster, client: httpx2.AsyncClient) -> None:
     # One that runs an edge, to which the other nodes send as well.
-    node: str = (await cluster.pods("edge"))[0]["spec"]["nodeName"]
+    edges = await cluster.pods("edge")
+    node: str = edges[0]["spec"]["nodeName"]
+    there: list[str] = [edge["status"]["podIP"] for edge in edges if edge["spec"]["nodeName"] == node]
     name_there = node.removeprefix("souk-")
     await until(client, name_there, "UP")
     # Its power fails. A node whose processes hang would go on: its kernel alone sends a node port's packets on.
     await asyncio.to_thread(run, ("docker", "kill", node))
     try:
         await until(client, name_there, "DOWN")
-        # The other nodes go on sending to an edge there until the control plane has noticed, some 50 s later.
-        await until_noticed(cluster, node)
+        await until_noticed(cluster, node, there)
         for name, origin in ORIGINS.items():
             statuses = await answered(client, origin, REQUESTS)
             print(f"{name}, with a dead node: {statuses.count(200)} of {REQUESTS} answered")
