@@ -103,6 +103,8 @@ PASSED = {
 """The statuses that an order has passed, by where it stands."""
 SHARES = (80, 8, 5, 4, 3)
 """Of a hundred orders, in the order of `PASSED`."""
+STEP = timedelta(milliseconds=40)
+"""From one status of an order to the next."""
 
 
 class Product(NamedTuple):
@@ -220,41 +222,44 @@ def users(count: int) -> Iterator[User]:
 def orders(count: int, customers: int, bought: Sequence[Product], seed: int) -> Iterator[Order]:
     """So many orders, the oldest first, of so many customers: of one to five of these products each."""
     draw = Random(f"{seed} orders {count}")  # noqa: S311
-    address = orjson.dumps(ADDRESS).decode()
+    address = _json(ADDRESS)
     shares = tuple(accumulate(SHARES))
     for number in range(count):
         order_id, placed_at = identifier(number), at(number)
         [status] = draw.choices(tuple(PASSED), cum_weights=shares)
-        lines = [
-            {
-                "product_id": product.id,
-                "sku": product.sku,
-                "name": product.name,
-                "quantity": draw.randrange(1, 4),
-                "unit_price_minor": product.price_minor,
-            }
-            for product in draw.sample(bought, draw.randrange(1, 6))
-        ]
-        history = [
-            {"status": passed, "at": placed_at + timedelta(milliseconds=40 * step), "reason": None}
-            for step, passed in enumerate(PASSED[status])
-        ]
+        lines = [(product, draw.randrange(1, 4)) for product in draw.sample(bought, draw.randrange(1, 6))]
+        passed = [(status_passed, placed_at + step * STEP) for step, status_passed in enumerate(PASSED[status])]
         yield Order(
             id=order_id,
             user_id=identifier(int(customers * draw.random() ** 3)),
             status=status,
-            lines=orjson.dumps(lines).decode(),
-            total_minor=sum(line["quantity"] * line["unit_price_minor"] for line in lines),
+            lines=_json([_line(product, quantity) for product, quantity in lines]),
+            total_minor=sum(product.price_minor * quantity for product, quantity in lines),
             currency="USD",
             address=address,
             payment_method="tok_visa",
             payment_id=None if status is Status.REJECTED else order_id,
-            history=orjson.dumps(history).decode(),
+            history=_json([{"status": each, "at": moment, "reason": None} for each, moment in passed]),
             from_cart=True,
             traceparent=f"00-{order_id.hex}-{order_id.hex[16:]}-00",
             created_at=placed_at,
-            updated_at=history[-1]["at"],
+            updated_at=passed[-1][1],
         )
+
+
+def _line(product: Product, quantity: int) -> dict[str, object]:
+    """A line of an order as it is stored."""
+    return {
+        "product_id": product.id,
+        "sku": product.sku,
+        "name": product.name,
+        "quantity": quantity,
+        "unit_price_minor": product.price_minor,
+    }
+
+
+def _json(document: object) -> str:
+    return orjson.dumps(document).decode()
 
 
 async def bring_products(connection: Connection, count: int, seed: int) -> None:

@@ -68,7 +68,7 @@ class Noting(Database):
 
 
 @asynccontextmanager
-async def grown(postgres: Databases, service: str) -> AsyncIterator[tuple[Noting, Connection]]:
+async def to_fill(postgres: Databases, service: str) -> AsyncIterator[tuple[Noting, Connection]]:
     """A migrated database of the service, and a connection to fill it by that has no time limit."""
     url = postgres.clone(service)
     database = Noting(url)

@@ -12,7 +12,7 @@ from services.order import repository
 from services.order.domain import Status
 from services.order.repository import Orders
 from tests.databases import Databases
-from tests.plans import Noting, grown, plan_of
+from tests.plans import Noting, plan_of, to_fill
 
 ORDERS, CUSTOMERS = 50_000, 5_000
 SEED = 7
@@ -29,7 +29,7 @@ SELECT user_id, uuidv7(), 1, 'Lantern', 1999, 'USD' FROM (SELECT DISTINCT user_i
 @pytest.fixture(scope="module")
 async def database(postgres: Databases) -> AsyncIterator[Noting]:
     """Many orders, unevenly spread over their customers, and a cart of each."""
-    async with grown(postgres, "order") as (database, connection):
+    async with to_fill(postgres, "order") as (database, connection):
         await bring_orders(connection, ORDERS, CUSTOMERS, SEED)
         await connection.execute(CARTS)
         await connection.execute("VACUUM (ANALYZE) cart_items")

@@ -10,7 +10,7 @@ import pytest
 from services.payment import repository
 from services.payment.repository import NEWEST
 from tests.databases import Databases
-from tests.plans import Noting, grown, plan_of
+from tests.plans import Noting, plan_of, to_fill
 
 PAYMENTS, CUSTOMERS = 50_000, 2_500
 SHOWN = 21
@@ -28,7 +28,7 @@ MOST, FEW = UUID(int=0), UUID(int=7)
 @pytest.fixture(scope="module")
 async def database(postgres: Databases) -> AsyncIterator[Noting]:
     """Many payments."""
-    async with grown(postgres, "payment") as (database, connection):
+    async with to_fill(postgres, "payment") as (database, connection):
         await connection.execute(FILL)
         await connection.execute("VACUUM (ANALYZE)")
         yield database

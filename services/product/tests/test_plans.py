@@ -15,7 +15,7 @@ from chassis.pagination import encode_cursor
 from services.product import repository
 from services.product.repository import KEYS, Catalogue, Search, Stock
 from tests.databases import Databases
-from tests.plans import Noting, grown, plan_of, plan_without_running
+from tests.plans import Noting, plan_of, plan_without_running, to_fill
 
 PRODUCTS = 30_000
 SEED = 7
@@ -31,7 +31,7 @@ SORTS = tuple(KEY)
 @pytest.fixture(scope="module")
 async def database(postgres: Databases) -> AsyncIterator[Noting]:
     """Many products."""
-    async with grown(postgres, "product") as (database, connection):
+    async with to_fill(postgres, "product") as (database, connection):
         await bring_products(connection, PRODUCTS, SEED)
         yield database
 

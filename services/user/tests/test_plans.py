@@ -10,7 +10,7 @@ import pytest
 from bench.grown import bring_users, email, identifier
 from services.user.repository import Accounts, Addresses
 from tests.databases import Databases
-from tests.plans import Noting, grown, plan_of
+from tests.plans import Noting, plan_of, to_fill
 
 USERS = 20_000
 ADDRESSES = 3
@@ -26,7 +26,7 @@ SELECT id, name, '1 Quay', 'Lisbon', '1100', 'PT' FROM users, generate_series(1,
 @pytest.fixture(scope="module")
 async def database(postgres: Databases) -> AsyncIterator[Noting]:
     """Many users, each with addresses."""
-    async with grown(postgres, "user") as (database, connection):
+    async with to_fill(postgres, "user") as (database, connection):
         await bring_users(connection, USERS)
         await connection.execute(ADDRESS_BOOKS)
         await connection.execute("VACUUM (ANALYZE) addresses")
