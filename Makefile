@@ -7,6 +7,7 @@ T ?=
 NAME ?=
 SECONDS ?=
 SEED ?=
+SIZES ?=
 CLUSTER ?=
 PROMETHEUS ?=
 MINUTES ?=
@@ -26,7 +27,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit drill drills cluster-drills bench bench-cluster
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit drill drills cluster-drills bench bench-cluster bench-growth
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -118,6 +119,9 @@ cluster-drills: $(DEVELOPMENT) ## Break what `make deploy` brought into a cluste
 
 bench-cluster: $(DEVELOPMENT) ## Measure what the shop takes in a cluster, at rest and under load, into docs/resources.md
 	@$(BIN)/python -m bench.cluster --write
+
+bench-growth: $(DEVELOPMENT) ## Measure reads with 10^3 to 10^6 products and orders, into docs/growth.md (SIZES="1000 100000" for others)
+	@$(BIN)/python -m bench.growth $(if $(SIZES),--sizes $(SIZES),--write) $(if $(SEED),--seed $(SEED))
 
 bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine, into docs/benchmarks.md
 	@$(BIN)/python -m bench --write

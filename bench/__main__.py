@@ -1,13 +1,9 @@
 """`python -m bench [--write | ROW ...]`: measure, print the tables, and keep them in docs/benchmarks.md if so asked."""
 
 import argparse
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from bench import measure
@@ -16,7 +12,6 @@ from bench.shop import Shop
 from local.postgres import EmbeddedPostgres
 
 PAGE = measure.ROOT / "docs" / "benchmarks.md"
-LIBRARIES = ("uvicorn", "uvloop", "httptools", "fastapi", "asyncpg", "httpx2", "orjson")
 INTRODUCTION = """\
 # Benchmarks
 
@@ -41,26 +36,6 @@ def _table(rows: Iterable[Row]) -> Iterator[str]:
         yield f"| {row.work} | {row.measured} | {row.promise} | {'yes' if row.kept else 'no'} |"
 
 
-def surroundings(postgres: EmbeddedPostgres) -> str:
-    """When, where and on what the tables were measured."""
-    models = {
-        line.partition(": ")[2]
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    }
-    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return "\n".join(
-        (
-            f"- Command: `python -m bench --write`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            f"- Machine: {os.cpu_count()} cores ({', '.join(models) or platform.machine()}), {platform.system()}"
-            f" {platform.release()}",
-            f"- Versions: Python {platform.python_version()}, PostgreSQL {postgres.execute('SHOW server_version')},"
-            f" {libraries}",
-            "",
-        )
-    )
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the shop against bare uvicorn.")
@@ -80,7 +55,7 @@ def main() -> None:
         postgres = EmbeddedPostgres(Path(folder, "postgres"))
         postgres.start()
         try:
-            page = [INTRODUCTION, surroundings(postgres)]
+            page = [INTRODUCTION, measure.surroundings("python -m bench --write", postgres)]
             print(page[1], flush=True)
             for table in tables(Shop(Path(folder), postgres), frozenset(options.rows)):
                 print(table, flush=True)

@@ -5,8 +5,9 @@ It knows as much of HTTP/1.1 (RFC 9112) as the answers need: a status line, and 
 
 import asyncio
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import cycle
 
@@ -57,7 +58,13 @@ class Load:
     """What was sent and answered."""
 
     elapsed_s: float = 0.0
-    requests: int = 0
+    latencies_s: "array[float]" = field(default_factory=lambda: array("d"))
+    """Of each answer, in the order in which they came: from the first byte sent to the last one received."""
+
+    @property
+    def requests(self) -> int:
+        """How many were answered."""
+        return len(self.latencies_s)
 
     @property
     def per_second(self) -> float:
@@ -102,6 +109,7 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._request = Request(b"", frozenset())
         self._received = b""
+        self._sent_at = 0.0
 
     def send_next(self) -> None:
         """Send the next request, or note that there is none."""
@@ -111,6 +119,7 @@ class _Connection(asyncio.Protocol):
             return
         self._request = following
         self._received = b""
+        self._sent_at = time.perf_counter()
         self.transport.write(following.wire)
 
     def data_received(self, data: bytes) -> None:
@@ -132,7 +141,7 @@ class _Connection(asyncio.Protocol):
         if status not in self._request.expected:
             self._fail(f"{self._request.wire[:200]!r} was answered {received[:1000]!r}")
             return
-        self._load.requests += 1
+        self._load.latencies_s.append(time.perf_counter() - self._sent_at)
         self.send_next()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -2,23 +2,28 @@
 
 import http.client
 import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import psutil
 
 from bench import load
+from local.postgres import EmbeddedPostgres
 
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 30.0
+LIBRARIES = ("uvicorn", "uvloop", "httptools", "fastapi", "asyncpg", "httpx2", "orjson")
 
 
 @dataclass(frozen=True)
@@ -104,3 +109,23 @@ def side_by_side(*measurements: Callable[[], Cost], rounds: int = 3) -> list[Cos
         Cost(median(each.cpu_us for each in column), median(each.per_second for each in column))
         for column in zip(*taken, strict=True)
     ]
+
+
+def surroundings(command: str, postgres: EmbeddedPostgres) -> str:
+    """By which command, when and on what was measured; the server is running."""
+    models = {
+        line.partition(": ")[2]
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    }
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return "\n".join(
+        (
+            f"- Command: `{command}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            f"- Machine: {os.cpu_count()} cores ({', '.join(models) or platform.machine()}), {platform.system()}"
+            f" {platform.release()}",
+            f"- Versions: Python {platform.python_version()}, PostgreSQL {postgres.execute('SHOW server_version')},"
+            f" {libraries}",
+            "",
+        )
+    )

@@ -139,8 +139,7 @@ def exposition(_shop: Shop) -> Iterator[Row]:
 
 def gauges(shop: Shop) -> Iterator[Row]:
     """What PostgreSQL pays for what the gauges tell: each statement's time over how often it is run."""
-    with shop.running("user", "product"):
-        pass  # the databases are there now
+    shop.migrate("product")
     for statement in MUCH_IN_STOCK:
         shop.postgres.execute(statement, "product")
     for what, every_s, statement in (

@@ -44,11 +44,16 @@ class Shop:
             yield {service: stack.enter_context(self._run(service, settings)) for service in services or SERVICES}
 
     def _run(self, service: str, settings: Mapping[str, str]) -> "AbstractContextManager[measure.ServerProcess]":
+        self.migrate(service)
         environment = {**self._environment(service), **settings}
+        return measure.server(f"services.{service}", port=self.ports[service], environment=environment)
+
+    def migrate(self, service: str) -> None:
+        """Make a service's database and bring it up to date; safe to run twice."""
         self.postgres.create_database(service)
         command = (sys.executable, "-m", f"services.{service}", "migrate")
-        subprocess.run(command, cwd=measure.ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL, check=True)
-        return measure.server(f"services.{service}", port=self.ports[service], environment=environment)
+        environment = os.environ | self._environment(service)
+        subprocess.run(command, cwd=measure.ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
 
     def _environment(self, service: str) -> dict[str, str]:
         return {
@@ -71,7 +76,8 @@ class Shop:
         """One answer, for the unit to repeat."""
         return httpx2.get(self.url(service) + path).raise_for_status()
 
-    def _token(self, email: str, password: str) -> dict[str, str]:
+    def sign_in(self, email: str, password: str) -> dict[str, str]:
+        """The `Authorization` of a user."""
         form = {"grant_type": "password", "username": email, "password": password}
         answer = httpx2.post(self.url("user") + "/api/v1/auth/token", data=form).raise_for_status()
         return {"authorization": f"Bearer {answer.json()['access_token']}"}
@@ -79,7 +85,7 @@ class Shop:
     @cached_property
     def admin(self) -> dict[str, str]:
         """The admin's `Authorization`."""
-        return self._token(*self._admin)
+        return self.sign_in(*self._admin)
 
     def customers(self, count: int) -> list[dict[str, str]]:
         """Register customers and return the `Authorization` of each."""
@@ -88,7 +94,7 @@ class Shop:
     def _register(self) -> dict[str, str]:
         account = {"email": f"{uuid4().hex}@example.com", "password": token_urlsafe(), "name": "Ada"}
         httpx2.post(self.url("user") + "/api/v1/auth/register", json=account).raise_for_status()
-        return self._token(account["email"], account["password"])
+        return self.sign_in(account["email"], account["password"])
 
     def stock(self, count: int, on_hand: int = 10**6) -> list[str]:
         """Import `count` products, all of them plenty in stock, and return the ids of the newest hundred."""

@@ -1,12 +1,10 @@
 """What the service tells of the orders that are under way, and that it costs no more than they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import asyncpg
 import httpx2
-import orjson
 import pytest
 
 from chassis.app import Service
@@ -15,6 +13,7 @@ from services.order import repository
 from services.order.app import create_app
 from services.order.repository import Orders, Unfinished
 from services.order.settings import OrderSettings
+from tests.plans import plan_without_running
 
 WITHIN_S = 20
 FINISHED = 5000
@@ -51,13 +50,6 @@ async def fill(
     await service.database.execute(FILL, status, since_s, leased, undo, count)
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's nodes."""
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from nodes(child)
-
-
 async def test_unfinished_are_those_that_something_is_left_to_do_for(service: Service) -> None:
     orders: Orders = service.state.orders
     assert await orders.unfinished() == Unfinished(0, 0.0)
@@ -73,18 +65,13 @@ async def test_unfinished_are_those_that_something_is_left_to_do_for(service: Se
     assert 70 <= oldest_s < 70 + WITHIN_S
 
 
-async def test_unfinished_orders_are_found_by_their_index(service: Service, order_url: str) -> None:
+async def test_unfinished_orders_are_found_by_their_index(service: Service) -> None:
     await fill(service, "confirmed", 0, leased=False, count=FINISHED)
     await fill(service, "authorised", 0, leased=True, count=20)
-    connection = await asyncpg.connect(order_url)
-    try:
-        await connection.execute("VACUUM ANALYZE orders")
-        [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) {repository.UNFINISHED}")
-    finally:
-        await connection.close()
-    plan = orjson.loads(row[0])[0]["Plan"]
-    assert "orders_unfinished" in {node.get("Index Name") for node in nodes(plan)}
-    assert not [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
+    await service.database.execute("VACUUM ANALYZE orders")
+    plan = await plan_without_running(service.database, repository.UNFINISHED)
+    assert "orders_unfinished" in plan.indexes
+    assert not plan.whole_tables
 
 
 async def test_the_gauges_follow_the_orders_while_the_service_runs(service: Service) -> None:

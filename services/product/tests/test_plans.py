@@ -1,151 +1,169 @@
-"""Each list reads an index: what PostgreSQL plans, over many products, for the very statements that are served."""
+"""A product, a list and a search are read by an index: what PostgreSQL plans, over many products, for the very
+statements that are served.
+"""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
-import asyncpg
 import orjson
 import pytest
 
+from bench.grown import MATERIALS, QUALITIES, at, bring_products, identifier
+from chassis.pagination import encode_cursor
 from services.product import repository
-from services.product.repository import KEYS, Catalogue, Search
-from services.product.tests.conftest import make_service
+from services.product.repository import KEYS, Catalogue, Search, Stock
 from tests.databases import Databases
+from tests.plans import Noting, plan_of, plan_without_running, to_fill
 
-ROWS = 8_000
-FILL = f"""
-WITH category AS (
-    INSERT INTO categories SELECT 'c' || n, 'C' FROM generate_series(0, 19) n
-), p AS (
-    INSERT INTO products (sku, name, name_folded, category, price_minor, currency, description, created_at)
-    SELECT 's' || n, 'Name ' || n, 'name ' || md5(n::text), 'c' || n % 20, n * 7919 % 10000, 'USD',
-        'common words and the rare number' || n % 400, now() - make_interval(secs => n * 7919 % 10007)
-    FROM generate_series(1, {ROWS}) n
-    RETURNING id
-)
-INSERT INTO stock SELECT id, 1 FROM p
-"""
+PRODUCTS = 30_000
+SEED = 7
+CATEGORY = "lighting"
+"""One product in twenty."""
+COMMON = QUALITIES[0]
+"""One product in twenty-five."""
+KEY = {"newest": "age", "price": "price", "-price": "price", "name": "name"}
+"""What a sort's index is named for."""
+SORTS = tuple(KEY)
 
 
 @pytest.fixture(scope="module")
-def filled_url(postgres: Databases) -> Iterator[str]:
-    """A database with many products."""
-    url = postgres.clone("product")
-    yield url
-    postgres.drop(url)
+async def database(postgres: Databases) -> AsyncIterator[Noting]:
+    """Many products."""
+    async with to_fill(postgres, "product") as (database, connection):
+        await bring_products(connection, PRODUCTS, SEED)
+        yield database
+
+
+@pytest.fixture
+def catalogue(database: Noting) -> Catalogue:
+    return Catalogue(database)
 
 
 @pytest.fixture(scope="module")
-async def catalogue(filled_url: str) -> AsyncIterator[Catalogue]:
-    """The catalogue over it, with statistics as autovacuum would make them."""
-    database = make_service(filled_url, database_pool_size=1).database
-    await database.execute(FILL)
-    await database.execute("VACUUM ANALYZE")
-    yield Catalogue(database)
-    await database.close()
+async def rare(database: Noting) -> tuple[str, int]:
+    """A word of few products, and of how many."""
+    row = await database.fetchrow(
+        "SELECT split_part(name, ' ', 4), count(*) FROM products GROUP BY 1 HAVING count(*) > 5 ORDER BY 1 LIMIT 1"
+    )
+    assert row is not None
+    return row[0], row[1]
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's nodes."""
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from nodes(child)
+def search(sort: Any, **asked: Any) -> Search:
+    """All products, but for what is asked."""
+    return replace(Search(None, None, None, None, in_stock=False, sort=sort), **asked)
 
 
-async def indexes(
-    filled_url: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, search: Search, *, second_page: bool
-) -> tuple[set[str], float]:
-    """The indexes of products that a page's statement reads, and the most rows of products that it looks at.
-
-    `plan_cache_mode` makes the plan that is kept for a prepared statement, which knows no value of a parameter.
-    """
-    asked: list[tuple[Any, ...]] = []
-    fetchrow = catalogue._database.fetchrow  # pyright: ignore[reportPrivateUsage]
-
-    async def listen(query: str, *args: Any) -> Any:
-        asked.append((query, *args))
-        return await fetchrow(query, *args)
-
-    monkeypatch.setattr(catalogue._database, "fetchrow", listen)  # pyright: ignore[reportPrivateUsage]
-    first = orjson.loads(await catalogue.page(search, 20, None))
-    assert len(first["items"]) == 20
-    if second_page:
-        await catalogue.page(search, 20, first["next_cursor"])
-    query, *args = asked[-1]
-    connection = await asyncpg.connect(filled_url)
-    try:
-        await connection.execute("SET jit = off; SET plan_cache_mode = force_generic_plan")
-        [row] = await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", *args)
-    finally:
-        await connection.close()
-    plan = orjson.loads(row[0])[0]["Plan"]
-    assert not [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
-    used = [node for node in nodes(plan) if str(node.get("Index Name", "")).startswith("products_")]
-    return {node["Index Name"] for node in used}, max(node["Actual Rows"] for node in used)
+async def cursor(catalogue: Catalogue, asked: Search, limit: int, *, second_page: bool) -> str | None:
+    """Where the page begins, the first or the second."""
+    return orjson.loads(await catalogue.page(asked, limit, None))["next_cursor"] if second_page else None
 
 
 @pytest.mark.parametrize("second_page", [False, True])
-@pytest.mark.parametrize("category", [None, "c7"])
-@pytest.mark.parametrize("sort", [sort for sort in KEYS if sort != "relevance"])
+@pytest.mark.parametrize("category", [None, CATEGORY])
+@pytest.mark.parametrize("sort", SORTS)
 async def test_a_page_reads_no_more_of_its_sorts_index_than_it_shows(
-    filled_url: str,
-    catalogue: Catalogue,
-    monkeypatch: pytest.MonkeyPatch,
-    sort: Any,
-    category: str | None,
-    second_page: bool,
+    database: Noting, catalogue: Catalogue, sort: str, category: str | None, second_page: bool
 ) -> None:
-    search = Search(None, category, None, None, False, sort)
-    used, rows = await indexes(filled_url, catalogue, monkeypatch, search, second_page=second_page)
-    key = {"newest": "age", "price": "price", "-price": "price", "name": "name"}[sort]
-    assert used == {f"products_by_category_and_{key}" if category else f"products_by_{key}"}
-    assert rows <= 21
+    asked = search(sort, category=category)
+    begin = await cursor(catalogue, asked, 20, second_page=second_page)
+    plan = await plan_of(database, catalogue.page(asked, 20, begin))
+    by = f"products_by_category_and_{KEY[sort]}" if category else f"products_by_{KEY[sort]}"
+    assert plan.indexes == {by, "stock_pkey"}
+    assert not plan.whole_tables
+    assert plan.rows_looked_at("products") <= 21
+    assert plan.rows_looked_at("stock") <= 21
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99])
+async def test_a_deep_page_reads_no_more_than_the_first(database: Noting, catalogue: Catalogue, share: float) -> None:
+    asked = search("newest")
+    last_shown = round(PRODUCTS * (1 - share))
+    begin = encode_cursor((at(last_shown), identifier(last_shown)), asked.scope())
+    plan = await plan_of(database, catalogue.page(asked, 20, begin))
+    assert plan.indexes == {"products_by_age", "stock_pkey"}
+    assert plan.rows_looked_at("products") == 21
+
+
+@pytest.mark.parametrize("second_page", [False, True])
+@pytest.mark.parametrize("sort", SORTS)
+async def test_filters_that_half_of_a_category_passes_read_little_more_than_they_show(
+    database: Noting, catalogue: Catalogue, sort: str, second_page: bool
+) -> None:
+    asked = search(sort, category=CATEGORY, min_price=1500, max_price=4000, in_stock=True)
+    begin = await cursor(catalogue, asked, 20, second_page=second_page)
+    plan = await plan_of(database, catalogue.page(asked, 20, begin))
+    assert plan.indexes == {f"products_by_category_and_{KEY[sort]}", "stock_pkey"}
+    assert not plan.whole_tables
+    assert plan.rows_looked_at("products") <= 21 * 5
 
 
 @pytest.mark.parametrize("second_page", [False, True])
 @pytest.mark.parametrize("sort", KEYS)
-async def test_a_search_reads_the_index_of_words(
-    filled_url: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, sort: Any, second_page: bool
+async def test_a_search_for_a_rare_word_reads_what_has_it(
+    database: Noting, catalogue: Catalogue, rare: tuple[str, int], sort: str, second_page: bool
 ) -> None:
-    search = Search("number7 words", None, None, None, False, sort)
-    used, rows = await indexes(filled_url, catalogue, monkeypatch, search, second_page=second_page)
-    assert used == {"products_by_word"}
-    assert rows == ROWS / 400
+    word, count = rare
+    asked = search(sort, q=word)
+    begin = await cursor(catalogue, asked, 3, second_page=second_page)
+    plan = await plan_of(database, catalogue.page(asked, 3, begin))
+    assert plan.indexes == {"products_by_word", "stock_pkey"}
+    assert not plan.whole_tables
+    assert plan.rows_looked_at("products") == count
 
 
-async def test_what_expires_is_found_by_an_index(filled_url: str, catalogue: Catalogue) -> None:
-    await catalogue._database.execute(  # pyright: ignore[reportPrivateUsage]
+@pytest.mark.parametrize("second_page", [False, True])
+@pytest.mark.parametrize("words", [COMMON, f"{COMMON} {MATERIALS[0]}"], ids=["common word", "two common words"])
+@pytest.mark.parametrize("sort", KEYS)
+async def test_a_search_for_common_words_reads_an_index(
+    database: Noting, catalogue: Catalogue, sort: str, words: str, second_page: bool
+) -> None:
+    asked = search(sort, q=words)
+    begin = await cursor(catalogue, asked, 20, second_page=second_page)
+    plan = await plan_of(database, catalogue.page(asked, 20, begin))
+    assert "products_by_word" in plan.indexes or f"products_by_{KEY.get(sort)}" in plan.indexes
+    assert not plan.whole_tables
+
+
+async def test_a_product_is_found_by_its_id(database: Noting, catalogue: Catalogue) -> None:
+    plan = await plan_of(database, catalogue.product(identifier(PRODUCTS // 2)))
+    assert plan.indexes == {"products_pkey", "stock_pkey"}
+    assert plan.rows_looked_at("products") == plan.rows_looked_at("stock") == 1
+
+
+async def test_what_is_quoted_is_found_by_its_ids(database: Noting) -> None:
+    wanted: list[UUID] = [identifier(number) for number in range(0, PRODUCTS, PRODUCTS // 10)]
+    plan = await plan_of(database, Stock(database, 900).quotes(wanted))
+    assert plan.indexes == {"products_pkey", "stock_pkey"}
+    assert not plan.whole_tables
+    assert plan.rows_looked_at("products") == plan.rows_looked_at("stock") == len(wanted)
+
+
+async def test_what_expires_is_found_by_an_index(database: Noting) -> None:
+    await database.execute(
         """
         INSERT INTO reservations (order_id, items, status, expires_at)
         SELECT uuidv7(), '[]', CASE WHEN n % 100 = 0 THEN 'held' ELSE 'committed' END, now()
         FROM generate_series(1, 5000) n
         """
     )
-    connection = await asyncpg.connect(filled_url)
-    try:
-        await connection.execute("ANALYZE reservations")
-        [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) {repository.EXPIRE}", 100)
-    finally:
-        await connection.close()
-    plan = orjson.loads(row[0])[0]["Plan"]
-    assert "reservations_held" in {node.get("Index Name") for node in nodes(plan)}
+    await database.execute("ANALYZE reservations")
+    plan = await plan_without_running(database, repository.EXPIRE, 100)
+    assert "reservations_held" in plan.indexes
 
 
-async def test_what_is_held_is_found_by_indexes(filled_url: str, catalogue: Catalogue) -> None:
-    await catalogue._database.execute(  # pyright: ignore[reportPrivateUsage]
+async def test_what_is_held_is_found_by_indexes(database: Noting) -> None:
+    await database.execute(
         """
         INSERT INTO reservations (order_id, items, status, expires_at)
         SELECT uuidv7(), jsonb_build_array(jsonb_build_object('product_id', product_id, 'quantity', 1)),
             CASE WHEN n % 100 = 0 THEN 'held' ELSE 'committed' END, now()
-        FROM (SELECT product_id, row_number() OVER () AS n FROM stock) s
+        FROM (SELECT product_id, row_number() OVER () AS n FROM stock LIMIT 8000) s
         """
     )
-    connection = await asyncpg.connect(filled_url)
-    try:
-        await connection.execute("ANALYZE reservations")
-        [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) {repository.HELD}")
-    finally:
-        await connection.close()
-    plan = orjson.loads(row[0])[0]["Plan"]
-    assert {"reservations_held", "stock_pkey"} <= {node.get("Index Name") for node in nodes(plan)}
-    assert not [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
+    await database.execute("ANALYZE reservations")
+    plan = await plan_without_running(database, repository.HELD)
+    assert {"reservations_held", "stock_pkey"} <= plan.indexes
+    assert not plan.whole_tables
