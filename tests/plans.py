@@ -23,7 +23,7 @@ PLANNED_FOR_VALUES = 5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The nodes of a plan, those of its subplans included."""
+    """The nodes of a plan, those of its subplans included; of one that was run, those that were needed."""
 
     nodes: tuple[dict[str, Any], ...]
 
@@ -104,6 +104,8 @@ async def plan_without_running(database: Database, query: str, *args: Any) -> Pl
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if plan.get("Actual Loops") == 0:
+        return
     yield plan
     for child in plan.get("Plans", ()):
         yield from _nodes(child)
