@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice, repeat
@@ -144,6 +144,15 @@ def rare_word(grown: Grown) -> Iterator[load.Request]:
         yield _products(q=name)
 
 
+def rare_word_newest(grown: Grown) -> Iterator[load.Request]:
+    """The same, not by relevance."""
+    draws = grown.draws()
+    names = _sample(grown, "split_part(name, ' ', 4)")
+    while True:
+        [name] = draws.choice(names)
+        yield _products(q=name, sort="newest")
+
+
 def common_word(grown: Grown) -> Iterator[load.Request]:
     """Qualities and materials: each in the names of one product in 25, or in 20."""
     draws = grown.draws()
@@ -203,6 +212,7 @@ READS: Mapping[str, tuple[str, Requests]] = {
     "product list by price, any page": ("product", deep_page_by_price),
     "product list by category, price and stock": ("product", filtered),
     "search for a word of eight products": ("product", rare_word),
+    "search for a word of eight products, newest first": ("product", rare_word_newest),
     "search for a word of one product in 25": ("product", common_word),
     "search for two such words": ("product", two_words),
     "product detail": ("product", detail),
@@ -271,7 +281,7 @@ async def bring(shop: Shop, size: int, seed: int) -> None:
 
 
 @asynccontextmanager
-async def _connected(shop: Shop, service: str) -> AsyncIterator[Connection]:
+async def _connected(shop: Shop, service: str) -> AsyncGenerator[Connection]:
     connection = await asyncpg.connect(shop.postgres.url(service))
     try:
         yield connection

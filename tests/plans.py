@@ -5,7 +5,7 @@ from then on PostgreSQL takes one plan for whatever values come, where that look
 plancache.c). EXPLAIN of a statement with parameters would show the former only.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ class Noting(Database):
 
 
 @asynccontextmanager
-async def to_fill(postgres: Databases, service: str) -> AsyncIterator[tuple[Noting, Connection]]:
+async def to_fill(postgres: Databases, service: str) -> AsyncGenerator[tuple[Noting, Connection]]:
     """A migrated database of the service, and a connection to fill it by that has no time limit."""
     url = postgres.clone(service)
     database = Noting(url)
