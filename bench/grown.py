@@ -9,7 +9,7 @@ one of five.
 Ids and times are a function of a row's number, so that whoever measures knows where in a list a row stands.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, islice
@@ -285,7 +285,7 @@ async def bring_orders(connection: Connection, count: int, customers: int, seed:
 
 
 @asynccontextmanager
-async def filling(connection: Connection, table: str) -> AsyncIterator[None]:
+async def filling(connection: Connection, table: str) -> AsyncGenerator[None]:
     """Leave a table's indexes out while it is filled, but for those that make it unique: built at once afterwards they
     cost a fraction. Foreign keys, which hold as the rows are drawn, are not looked up. At the end statistics are taken.
     """

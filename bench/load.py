@@ -44,13 +44,18 @@ def request(
     return Request(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body, frozenset(expected))
 
 
-def again_and_again(requests: Sequence[Request], for_s: float) -> Iterator[Request]:
-    """The same requests in turn, for some seconds."""
+def within(requests: Iterable[Request], for_s: float) -> Iterator[Request]:
+    """Requests as long as there are any, but none later than some seconds after the first."""
     end = time.perf_counter() + for_s
-    for each in cycle(requests):
+    for each in requests:
         if time.perf_counter() >= end:
             return
         yield each
+
+
+def again_and_again(requests: Sequence[Request], for_s: float) -> Iterator[Request]:
+    """The same requests in turn, for some seconds."""
+    return within(cycle(requests), for_s)
 
 
 @dataclass

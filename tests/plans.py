@@ -5,7 +5,7 @@ from then on PostgreSQL takes one plan for whatever values come, where that look
 plancache.c). EXPLAIN of a statement with parameters would show the former only.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ PLANNED_FOR_VALUES = 5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The nodes of a plan, those of its subplans included."""
+    """The nodes of a plan, those of its subplans included; of one that was run, those that were needed."""
 
     nodes: tuple[dict[str, Any], ...]
 
@@ -68,7 +68,7 @@ class Noting(Database):
 
 
 @asynccontextmanager
-async def to_fill(postgres: Databases, service: str) -> AsyncIterator[tuple[Noting, Connection]]:
+async def to_fill(postgres: Databases, service: str) -> AsyncGenerator[tuple[Noting, Connection]]:
     """A migrated database of the service, and a connection to fill it by that has no time limit."""
     url = postgres.clone(service)
     database = Noting(url)
@@ -104,6 +104,8 @@ async def plan_without_running(database: Database, query: str, *args: Any) -> Pl
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if plan.get("Actual Loops") == 0:
+        return
     yield plan
     for child in plan.get("Plans", ()):
         yield from _nodes(child)

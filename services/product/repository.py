@@ -115,6 +115,25 @@ KEYS: dict[Sort, _Key] = {
 }
 
 
+NEAR = 1_000
+"""How many products a page looks through in the order of its sort for those that pass its filters, before it asks the
+filters' own indexes, which give all that pass, in any order."""
+
+CONDITIONS = {
+    "q": "p.search @@ query",
+    "category": "p.category = ${}",
+    "min_price": "p.price_minor >= ${}",
+    "max_price": "p.price_minor <= ${}",
+}
+IN_STOCK = "(SELECT s.on_hand > s.reserved FROM stock s WHERE s.product_id = p.id)"
+FOUND = f"""page AS (
+            SELECT {FIELDS}, found.position
+            FROM found JOIN products p ON p.id = found.id JOIN stock s ON s.product_id = p.id
+            ORDER BY found.position {{0}}, p.id {{0}}
+        )"""
+"""What is shown of the products that were found; of others nothing is looked up."""
+
+
 @cache
 def _page_statement(sort: Sort, *, in_stock: bool, after: bool, filters: tuple[str, ...]) -> str:
     """The statement of one combination of filters: always the same text, so that the driver prepares it once.
@@ -123,34 +142,48 @@ def _page_statement(sort: Sort, *, in_stock: bool, after: bool, filters: tuple[s
     text, and the position of the last one where more follow.
     """
     key, direction, _ = KEYS[sort]
-    source = "products p JOIN stock s ON s.product_id = p.id"
-    conditions = ["p.retired_at IS NULL"]
-    number = 1
-    for name in filters:
-        number += 1
-        match name:
-            case "q":
-                source += f" CROSS JOIN plainto_tsquery('pg_catalog.english', ${number}) query"
-                conditions.append("p.search @@ query")
-            case "category":
-                conditions.append(f"p.category = ${number}")
-            case "min_price":
-                conditions.append(f"p.price_minor >= ${number}")
-            case _:
-                conditions.append(f"p.price_minor <= ${number}")
-    if in_stock:
-        conditions.append("s.on_hand > s.reserved")
+    # What the index of the sort knows, and what it does not.
+    along, across = ["p.retired_at IS NULL"], list[str]()
+    query = ""
+    for number, name in enumerate(filters, 2):
+        if name == "q":
+            query = f"CROSS JOIN plainto_tsquery('pg_catalog.english', ${number}) query"
+        known = name == "category" or (name != "q" and key == "p.price_minor")
+        (along if known else across).append(CONDITIONS[name].format(number))
     if after:
         comparison = "<" if direction == "DESC" else ">"
-        conditions.append(f"({key}, p.id) {comparison} (${number + 1}, ${number + 2})")
-    return f"""
-        WITH /* page */ page AS (
+        along.append(f"({key}, p.id) {comparison} (${len(filters) + 2}, ${len(filters) + 3})")
+    order = f"ORDER BY {key} {direction}, p.id {direction} LIMIT"
+    nearest = f"ORDER BY position {direction}, id {direction} LIMIT $1 + 1"
+    # Planned by itself. The planner takes a word that it has not met for one of 200 products, whatever it is: it would
+    # walk along the sort, through the whole catalogue, to find the first few of them.
+    passing = across + [IN_STOCK] * in_stock
+    far = f"""(
+        SELECT p.id, {key} AS position FROM products p {query} WHERE {" AND ".join(along + passing)} OFFSET 0
+    ) far"""
+    if not across:
+        page = f"""page AS (
             SELECT {FIELDS}, {key} AS position
-            FROM {source}
-            WHERE {" AND ".join(conditions)}
-            ORDER BY {key} {direction}, p.id {direction}
-            LIMIT $1 + 1
-        ), numbered AS (
+            FROM products p JOIN stock s ON s.product_id = p.id
+            WHERE {" AND ".join(along)} {"AND s.on_hand > s.reserved" if in_stock else ""} {order} $1 + 1
+        )"""
+    elif sort == "relevance":
+        page = f"found AS (SELECT id, position FROM {far} {nearest}), {FOUND.format(direction)}"
+    else:
+        page = f"""near AS MATERIALIZED (
+            SELECT id, position FROM (
+                SELECT p.id, {key} AS position, p.price_minor, p.search
+                FROM products p WHERE {" AND ".join(along)} {order} {NEAR}
+            ) p {query}
+            WHERE {" AND ".join(passing)} {nearest}
+        ), enough AS MATERIALIZED (
+            SELECT count(*) > $1 AS enough FROM near
+        ), found AS (
+            SELECT id, position FROM near WHERE (SELECT enough FROM enough)
+            UNION ALL (SELECT id, position FROM {far} WHERE NOT (SELECT enough FROM enough) {nearest})
+        ), {FOUND.format(direction)}"""
+    return f"""
+        WITH /* page */ {page}, numbered AS (
             SELECT row_number() OVER () AS n, id, position, (
                 SELECT row_to_json(item)::text FROM (
                     SELECT page.id, sku, name, description, category, tags, price, image_url, attributes, available,
