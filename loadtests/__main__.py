@@ -1,7 +1,7 @@
 """`python -m loadtests --target local --shape steady`: behind `make load`.
 
-Exit status 0 where everything is within the shape's limits and the books are right, 1 where not, 2 where nothing could be
-run, 3 where the generator was the bottleneck, so that nothing can be said of the shop, and 130 where it was interrupted.
+Exit status 0 where everything is within the shape's limits and the books are right, 1 where not, 2 where nothing could
+be run, 3 where the generator was the bottleneck, so that nothing can be said of the shop, 130 where it was interrupted.
 """
 
 import argparse
@@ -208,8 +208,8 @@ def _progress(rows: Rows) -> str:
 
 
 def _clear_away(prepared: Prepared) -> None:
-    """Retire what was imported, as the admin with a new token: the first one lives for 15 minutes. The run has its report
-    also where that fails.
+    """Retire what was imported, as the admin with a new token: the first one lives for 15 minutes. The run has its
+    report also where that fails.
     """
     if prepared.keeper is None:
         return
@@ -249,9 +249,7 @@ def _tell(found: Findings, page: Path) -> None:
         say(f"  {'kept' if each.kept else 'BROKEN'}: {each.text}: {each.measured}")
     if found.knee is not None:
         knee = found.knee
-        say(
-            f"  knee at {knee.arrival_rate:,.1f} shoppers and {knee.request_rate:,.0f} requests a second: then {knee.why}"
-        )
+        say(f"  knee at {knee.arrival_rate:,.1f} shoppers, {knee.request_rate:,.0f} requests a second: then {knee.why}")
     for reason in [*found.violations, *found.doubts][:MOST_REASONS]:
         say(f"  {reason}")
     say(f"load: {found.verdict.upper()}, {page}")

@@ -13,14 +13,14 @@ from loadtests.shelves import OWN_CATEGORY
 
 LINES = 5
 SHELVES = 40
-"""Skus that all admins of all runs share: an import of one that is there updates it, so runs leave no more than these."""
+"""Skus that all admins of all runs share: an import of one that is there updates it, so runs leave these at most."""
 COLUMNS = ("sku", "name", "category", "tags", "price_minor", "currency", "on_hand")
 UNITS = 100
 
 
 class Admin(Customer):
-    """One of a hundred who come, and the only one who changes the catalogue: products of its own category, never a price
-    that a shopper was shown.
+    """One of a hundred who come, and the only one who changes the catalogue: products of its own category, never a
+    price that a shopper was shown.
     """
 
     weight = SHOPPING_MIX["admin"]
@@ -46,7 +46,7 @@ class Admin(Customer):
         self.account = known
 
     def import_products(self) -> str:
-        """Import five products and one line that is wrong: five land, the wrong one is named. Returns a product's id."""
+        """Import five products and a line that is wrong: five land, the wrong one is named. Returns a product's id."""
         first = self.draw.randrange(SHELVES)
         products = [self._product((first + place) % SHELVES) for place in range(LINES)]
         as_csv = self.draw.random() < 0.5

@@ -1,4 +1,4 @@
-"""The buyer: looks around, signs in, fills a cart, pays, follows the order until it is confirmed, and finds it in the history."""
+"""The buyer: looks around, signs in, fills a cart, pays, follows the order, and finds it in the history."""
 
 from loadtests.customer import METHODS, Customer, Order, total_of
 from loadtests.floor import Product

@@ -20,7 +20,7 @@ METHODS = {
     "tok_slow": 3,
     "tok_timeout": 4,
 }
-"""Payment methods, and how many of a hundred take each. Ours: nine of ten approve, and each way of a provider is met."""
+"""Payment methods, and how many of 100 take each. Ours: nine of ten approve, and each way of a provider is met."""
 DECLINES = {
     "tok_declined": "declined",
     "tok_insufficient_funds": "insufficient_funds",
@@ -61,7 +61,7 @@ class Customer(Shopper):
         return {"Authorization": f"Bearer {self.account.token}"}
 
     def come_in(self) -> None:
-        """Sign in again, or register and sign in. Nobody else has the account meanwhile, so its cart is one shopper's."""
+        """Sign in again, or register and sign in. Nobody else has the account meanwhile: a cart is one shopper's."""
         accounts = self.floor.accounts
         if accounts and self.draw.random() >= NEW_SHARE:
             self.account = accounts.popleft()
@@ -71,7 +71,7 @@ class Customer(Shopper):
         self.sign_in(self.account, PASSWORD)
 
     def go(self) -> None:
-        """Leave the account to the next one who signs in again; an account whose journey broke off is not used again."""
+        """Leave the account to the next one who signs in again; one whose journey broke off is not used again."""
         self.floor.accounts.append(self.account)
 
     def register(self) -> None:

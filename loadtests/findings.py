@@ -23,8 +23,8 @@ FAILING_SHARE = 0.01
 IN_A_ROW = 3
 """... and so are the two after it: one slow bin is a hiccup."""
 BUSY_CPU = 0.9
-"""Cores of one generator process. It is one event loop, which at this has to queue what it should send: Locust warns at the
-same value (`CPU_WARNING_THRESHOLD`).
+"""Cores of one generator process. It is one event loop, which at this has to queue what it should send: Locust warns at
+the same value (`CPU_WARNING_THRESHOLD`).
 """
 LATE_S = 0.1
 """An event loop as late as this adds to each latency what the shop did not take."""
@@ -221,8 +221,8 @@ def binned(requests: Iterable[Request], shape: Shape, ends_s: float, most: int =
 def find_knee(bins: Sequence[Bin]) -> Knee | None:
     """The last bin before those that are slow or failing; none where there are no such bins.
 
-    It is found by a threshold that can be checked by eye, not by curvature: Kneedle (V. Satopaa and others, 2011) finds a
-    knee in every curve, in that of a shop which follows to the end as well.
+    It is found by a threshold that can be checked by eye, not by curvature: Kneedle (V. Satopaa and others, 2011) finds
+    a knee in every curve, in that of a shop which follows to the end as well.
     """
     known = [each for each in bins if each.latency is not None]
     calm = [each.latency.p95_ms for each in known[: max(1, int(len(known) * CALM_SHARE))] if each.latency is not None]

@@ -1,4 +1,4 @@
-"""Locust, as processes on this machine or as Jobs in the cluster; what it prints is kept line by line, from the first on."""
+"""Locust, as processes on this machine or as Jobs in the cluster; what it prints is kept line by line."""
 
 import contextlib
 import os

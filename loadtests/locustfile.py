@@ -1,7 +1,7 @@
-"""What Locust runs: the four journeys, as an open loop by the schedule of a shape, or as users that come again and again.
+"""What Locust runs: the four journeys, as an open loop by the schedule of a shape, or as users that come again.
 
-    locust -f loadtests/locustfile.py --host http://127.0.0.1:8000                    Locust's page, a closed loop
-    locust -f loadtests/locustfile.py --host ... --headless --shape steady            an open loop, as `make load` has it
+    locust -f loadtests/locustfile.py --host http://127.0.0.1:8000             Locust's page, a closed loop
+    locust -f loadtests/locustfile.py --host ... --headless --shape steady     an open loop, as `make load` has it
 
 `make load` starts this and keeps what it prints (loadtests/record.py). README.md explains Locust's own page.
 """
@@ -125,7 +125,7 @@ class Arrivals(User):
 
 
 class Course(LoadTestShape):
-    """A shape as Locust asks for it: how many users there shall be. In an open loop that is one `Arrivals` a process."""
+    """A shape as Locust asks for it: how many users there shall be. In an open loop it is one `Arrivals` a process."""
 
     abstract = True  # Locust makes one by itself of what is not; `begin_here` says when there is one
 
@@ -192,7 +192,7 @@ def prepare(environment: Environment, **_: Any) -> None:
 
 @events.test_start.add_listener
 def say_begin(environment: Environment, **_: Any) -> None:
-    """Tell each process which part of the arrivals is its own. Messages keep their order, so this comes before its users."""
+    """Tell each process which arrivals are its own. Messages keep their order, so this comes before its users."""
     runner = environment.runner
     if isinstance(runner, WorkerRunner):
         return
@@ -228,7 +228,7 @@ def close_at_the_end(floor: Floor) -> None:
 
 
 def read_catalogue(floor: Floor, host: str) -> None:
-    """Read what shoppers look at, in the same order in each run; requests of this are no one's and are not written down."""
+    """Read what shoppers look at, in the same order in each run; nobody's requests, which are not written down."""
     session = FastHttpSession(host, EventHook(), None, network_timeout=TIMEOUT_S, connection_timeout=TIMEOUT_S)
     found = [item for item in _listed(session, "") if item["category"] != OWN_CATEGORY]
     own = {item["sku"]: item for item in _listed(session, f"&category={OWN_CATEGORY}")} if floor.plan.hot_sku else {}

@@ -1,4 +1,4 @@
-"""Before and after a run: whether the target is a healthy shop, what it needs on its shelves, and what is cleared away."""
+"""Before and after a run: whether the target is a healthy shop, what it needs, and what is cleared away."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ class Request:
     status: int
     """0 where no answer came."""
     failure: str = ""
-    """Its kind: a status such as `503`, `no answer`, `never sent`, or `wrong answer`, which may be a 200; empty where all was right."""
+    """Its kind: a status such as `503`, `no answer`, `never sent`, or `wrong answer`, which may be a 200. Empty: right."""
     detail: str = ""
 
     @property

@@ -143,8 +143,8 @@ def _rate(about: About, findings: Findings) -> str:
         + plots.over_time(
             "rate",
             "Requests, failures and arriving shoppers a second over the run",
-            f"{sum(each.sent for each in bins):,} requests, {sum(each.failed for each in bins):,} of them failed, each in"
-            " the second in which it was due.",
+            f"{sum(each.sent for each in bins):,} requests, {sum(each.failed for each in bins):,} of them failed, each"
+            " in the second in which it was due.",
             lines=lines,
             scale=plots.linear([value for line in lines for value in line.points]),
             seconds=_seconds(bins),
@@ -311,22 +311,22 @@ def _generator(about: About, findings: Findings) -> str:
             marks=[plots.Mark(BUSY_CPU, "most")],
             happened="warm-up, knee",
         )
-        + f'<p class="note">{processes} processes; at most {max(sample.in_shop for sample in samples):,} shoppers at a time'
-        f" in one of them; {waiting:,} came while it had as many as it may have, and waited: each of their requests counts"
-        " from when it was due.</p></section>"
+        + f'<p class="note">{processes} processes; at most {max(sample.in_shop for sample in samples):,} shoppers'
+        f" at once in one of them; {waiting:,} came while it had as many as it may have, and waited: each of their requests"
+        " counts from when it was due.</p></section>"
     )
 
 
 def _how_to_read(about: About) -> str:
     closed = "closed" in about.loop
     text = (
-        "A closed loop: as many users as there are come again and again, and one who waits for an answer asks for nothing"
-        " meanwhile. A slow shop is asked less, so these percentiles are those of these users, and not of people who"
-        " arrive when they please: for those there is the open loop."
+        "A closed loop: as many users as there are come again and again, and one who waits for an answer asks for"
+        " nothing meanwhile. A slow shop is asked less, so these percentiles are those of these users, and not of people"
+        " who arrive when they please: for those there is the open loop."
         if closed
-        else "An open loop: shoppers arrive by a schedule that follows from the shape and the seed alone, and each request"
-        " is timed from when it should have been sent. A shop that stalls keeps nobody from arriving, and everybody who"
-        " arrives meanwhile is seen to wait."
+        else "An open loop: shoppers arrive by a schedule that follows from the shape and the seed alone, and each"
+        " request is timed from when it should have been sent. A shop that stalls keeps nobody from arriving, and everybody"
+        " who arrives meanwhile is seen to wait."
     )
     return f"<section><h2>How to read this</h2><p>{text} docs/decisions/load.md gives the reasons.</p></section>"
 

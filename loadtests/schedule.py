@@ -1,4 +1,4 @@
-"""Who arrives when: an open loop's schedule, which follows from the shape and the seed and from nothing that the shop does."""
+"""Who arrives when: an open loop's schedule, which follows from shape and seed and from nothing that the shop does."""
 
 import bisect
 import itertools
@@ -12,8 +12,8 @@ from loadtests.shape import Leg, Shape
 MOST_TIMES_THE_MEAN = 10
 """Where a think time is cut: TPC-W 1.8."""
 ZIPF_EXPONENT = 0.8
-"""How unequal products are liked: L. Breslau et al., "Web Caching and Zipf-like Distributions", INFOCOM 1999, found 0.64 to
-0.83 in what was asked of web servers.
+"""How unequally products are liked: L. Breslau et al., "Web Caching and Zipf-like Distributions", INFOCOM 1999, found
+0.64 to 0.83 in what was asked of web servers.
 """
 
 
@@ -31,8 +31,8 @@ class Arrival:
 def moments(legs: Sequence[Leg], seed: int, *, poisson: bool = True) -> Iterator[float]:
     """When somebody arrives, ascending: a Poisson process of the legs' rate, or one after each equal part of it.
 
-    Gaps are drawn for a rate of 1 and mapped by the inverse of the integrated rate, which makes them a Poisson process of
-    any rate (E. Cinlar, "Introduction to Stochastic Processes", 1975, 4.7).
+    Gaps are drawn for a rate of 1 and mapped by the inverse of the integrated rate, which makes them a Poisson process
+    of any rate (E. Cinlar, "Introduction to Stochastic Processes", 1975, 4.7).
     """
     random = Random(f"{seed}-moments")  # noqa: S311 - so that a run can be repeated
     begins_s = passed = 0.0

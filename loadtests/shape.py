@@ -57,7 +57,7 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The most that a percentile of the latency may be, in milliseconds, from when each request should have been sent."""
+    """The most that a percentile of the latency may be, in milliseconds, from when each request was due."""
 
     percent: float
     most_ms: float

@@ -1,4 +1,4 @@
-"""What both sides of a run know of the catalogue: the shoppers, who are Locust's, and who prepares the shop for them."""
+"""What both sides of a run know of the catalogue: the shoppers, who are Locust's, and who prepares the shop."""
 
 OWN_CATEGORY = "load-tests"
 """What the admins import, and the product of a flash sale. Shoppers read it and do not buy of it otherwise."""

@@ -1,4 +1,4 @@
-"""What every journey is made of: a browser of its own, pauses, requests that are due at a moment, and answers held to account."""
+"""What every journey is made of: a browser of its own, pauses, requests that are due, and answers that are checked."""
 
 import json
 import time
@@ -102,8 +102,8 @@ class Answer:
 class Shopper(FastHttpUser):
     """A browser with a person before it.
 
-    Its connections are its own: opened when something is asked, kept while the person thinks, reused for what comes next
-    and closed when the person leaves. So a shopper who arrives costs the shop a new connection, and what follows none.
+    Its connections are its own: opened when something is asked, kept while the person thinks, reused for what comes
+    next and closed when the person leaves. So a shopper costs the shop a new connection, and what it asks for afterwards none.
     """
 
     abstract = True

@@ -8,7 +8,7 @@ from loadtests.shopper import Answer, Shopper
 
 LIMIT = 20
 STEM = 3
-"""Letters at the beginning of a word that stemming in English leaves alone; all words searched for have five or more."""
+"""Letters at the beginning of a word that stemming leaves alone; words that are searched for have five or more."""
 
 
 def must_be_product(answer: Answer, body: dict[str, Any], wanted: Product) -> None:

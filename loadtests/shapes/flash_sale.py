@@ -1,4 +1,4 @@
-"""Everyone wants one product, and there is not enough of it: is it sold exactly as often as it is there?"""
+"""Is it sold exactly as often as it is there? Everyone wants one product, and there is not enough of it."""
 
 from loadtests.shape import HURRIED_S, Leg, Limit, Shape
 

@@ -1,4 +1,4 @@
-"""More and more, until the shop cannot follow: how many is too many?"""
+"""How many is too many? More and more, until the shop cannot follow."""
 
 from loadtests.shape import HURRIED_S, Leg, Shape
 

@@ -1,4 +1,4 @@
-"""An ordinary afternoon for two hours: does anything grow, leak or wear out?"""
+"""Does anything grow, leak or wear out? An ordinary afternoon for two hours."""
 
 from loadtests.shape import Leg, Limit, Shape
 

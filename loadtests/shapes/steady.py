@@ -1,4 +1,4 @@
-"""As many as on an ordinary afternoon, for five minutes: is every answer right, and in time?"""
+"""Is every answer right, and in time? As many as on an ordinary afternoon, for five minutes."""
 
 from loadtests.shape import Leg, Limit, Shape
 
@@ -7,8 +7,8 @@ SHAPE = Shape(
     warm_up_s=30,
     legs=(Leg(300, rate=8),),
     most_failed_share=0.001,
-    # Ours: what a shopper does not notice, and what one accepts of a payment. `tok_slow` alone, 3 of 100 checkouts, takes
-    # its provider 2 s and `tok_timeout`, 4 of 100, a repetition; so the p99 of a checkout is theirs.
+    # Ours: what a shopper does not notice, and what one accepts of a payment. `tok_slow`, 3 of 100 checkouts, takes its
+    # provider 2 s and `tok_timeout`, 4 of 100, a repetition; so the p99 of a checkout is theirs.
     limits=(
         Limit(95, 250, "GET /api/v1/products"),
         Limit(95, 250, "GET /api/v1/products/{id}"),
