@@ -10,7 +10,7 @@ import platform as machine
 import shlex
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from loadtests import findings, preflight, report, shape, target
 from loadtests.findings import Findings, Verdict
 from loadtests.generator import ENDS_WITHIN_S, Generator, Jobs, Processes, run
 from loadtests.preflight import Keeper
-from loadtests.record import Rows
+from loadtests.record import Rows, kept
 from loadtests.shape import Shape
 from loadtests.shelves import HOT_SKU
 from loadtests.target import INSIDE, Target
@@ -74,11 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shape", default="steady", choices=shape.names())
     parser.add_argument("--rate", type=_positive, help="shoppers a second at the shape's peak, instead of its own")
     parser.add_argument("--seconds", type=_positive, help="how long it is measured, instead of the shape's own length")
+    parser.add_argument("--think", type=_positive, help="seconds of a pause on average, instead of the shape's own")
     parser.add_argument("--users", type=int, help="a closed loop instead: so many users at the shape's peak")
     parser.add_argument("--seed", type=int, help="repeat a run: what is drawn by chance follows from it")
     parser.add_argument("--journeys", default=",".join(shape.JOURNEYS), help="those who come, separated by commas")
     parser.add_argument("--processes", type=int, default=1, help="generator processes; inside the cluster: workers")
     parser.add_argument("--most-in-shop", type=int, default=2000, help="shoppers that a process has at a time")
+    parser.add_argument("--shown-only", action="store_true", help="show times and judge none: this machine is busy")
     parser.add_argument("--data", type=Path, default=Path("var"), help="the data folder of a local shop")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the run's own folder goes")
     return parser
@@ -113,6 +115,7 @@ class Prepared:
             "SEED": self.seed,
             "RATE": told.rate,
             "SECONDS": told.seconds,
+            "THINK": told.think,
             "USERS": told.users,
             "JOURNEYS": None if told.journeys == ",".join(shape.JOURNEYS) else told.journeys,
             "PROCESSES": None if told.processes == 1 else told.processes,
@@ -129,7 +132,9 @@ def _plain(value: object) -> str:
 def prepare(arguments: argparse.Namespace) -> Prepared:
     """Look at the target and at what is asked of it; raises Failed."""
     journeys: list[str] = arguments.journeys.split(",")
-    chosen = shape.load(arguments.shape).scaled(peak_rate=arguments.rate, seconds=arguments.seconds)
+    chosen = shape.load(arguments.shape).scaled(
+        peak_rate=arguments.rate, seconds=arguments.seconds, think_s=arguments.think
+    )
     mix = chosen.mix
     chosen = chosen.only(journeys)
     if not chosen.mix:
@@ -156,14 +161,15 @@ def perform(arguments: argparse.Namespace) -> int:
     rows, generator = Rows(), _generator(prepared, folder / "locust.log")
     interrupted = False
     try:
-        with step("load") as result:
+        with step("load") as result, kept(folder / "requests.csv", rows) as keep:
             within_s = STARTS_WITHIN_S + ends_s + ENDS_WITHIN_S
-            interrupted = run(generator, rows.add, within_s=within_s, tick=lambda: result.progress(_progress(rows)))
+            interrupted = run(generator, keep, within_s=within_s, tick=lambda: result.progress(_progress(rows)))
             result.text = f"{_progress(rows)}{', interrupted' if interrupted else ''}"
     finally:
         _clear_away(prepared)
     violations, audit = _audit(prepared.shop)
-    found = findings.find(rows, prepared.shape, interrupted=interrupted, violations=violations)
+    judged = replace(prepared.shape, limits=()) if arguments.shown_only else prepared.shape
+    found = findings.find(rows, judged, interrupted=interrupted, violations=violations)
     if rows.end is None and not interrupted:
         found.doubts.append(f"the generator said last: {generator.last_words()}")
     about = report.About(
@@ -190,7 +196,7 @@ def _generator(prepared: Prepared, log: Path) -> Generator:
         "--run-id", uuid4().hex[:12], "--most-in-shop", str(told.most_in_shop),
         "--admin-email", prepared.shop.admin_email,
     ]  # fmt: skip
-    for name, value in (("--peak-rate", told.rate), ("--seconds", told.seconds)):
+    for name, value in (("--peak-rate", told.rate), ("--seconds", told.seconds), ("--think", told.think)):
         options += [] if value is None else [name, str(value)]
     options += [] if told.users is None else ["--loop", "closed", "--most-users", str(told.users)]
     options += [] if prepared.shape.hot_units is None else ["--hot-sku", HOT_SKU]

@@ -65,6 +65,7 @@ def add_options(parser: LocustArgumentParser) -> None:
     ours.add_argument("--loop", default=OPEN, choices=(OPEN, CLOSED), help="what a shape is: arrivals, or users")
     ours.add_argument("--peak-rate", type=float, default=0.0, help="shoppers a second at the shape's peak; 0: its own")
     ours.add_argument("--seconds", type=float, default=0.0, help="how long the shape lasts; 0: its own length")
+    ours.add_argument("--think", type=float, default=0.0, help="seconds of a pause on average; 0: the shape's own")
     ours.add_argument("--most-users", type=int, default=50, help="in a closed loop: users at the shape's peak")
     ours.add_argument("--seed", type=int, default=1, help="repeats a run: what is drawn by chance follows from it")
     ours.add_argument("--journeys", default=",".join(shapes.JOURNEYS), help="those who come, separated by commas")
@@ -78,7 +79,9 @@ def add_options(parser: LocustArgumentParser) -> None:
 def plan_of(options: Namespace) -> Plan:
     """What the command line says."""
     shape = shapes.load(options.shape) if options.shape else FREE
-    shape = shape.scaled(peak_rate=options.peak_rate or None, seconds=options.seconds or None)
+    shape = shape.scaled(
+        peak_rate=options.peak_rate or None, seconds=options.seconds or None, think_s=options.think or None
+    )
     file: str = options.admin_password_file
     password = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get("ADMIN_PASSWORD", "")
     return Plan(
@@ -199,7 +202,7 @@ def say_begin(environment: Environment, **_: Any) -> None:
     options = vars(cast("Namespace", environment.parsed_options))
     told = {
         name: options[name]
-        for name in ("shape", "loop", "peak_rate", "seconds", "seed", "journeys", "run_id", "hot_sku")
+        for name in ("shape", "loop", "peak_rate", "seconds", "think", "seed", "journeys", "run_id", "hot_sku")
     }
     told["run_id"] = told["run_id"] or uuid4().hex[:12]
     if isinstance(runner, MasterRunner):

@@ -7,7 +7,8 @@ the monotonic clock of the process that measured.
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TypeAlias, get_type_hints
@@ -32,7 +33,7 @@ class Request:
     status: int
     """0 where no answer came."""
     failure: str = ""
-    """Its kind: a status such as `503`, `no answer`, `never sent`, or `wrong answer`, which may be a 200. Empty: right."""
+    """Its kind: a status as `503`, `no answer`, `never sent`, `wrong answer`, maybe a 200; empty if all was right."""
     detail: str = ""
 
     @property
@@ -152,10 +153,16 @@ def read(lines: Iterable[str]) -> Rows:
     return rows
 
 
-def write_requests(path: Path, requests: Iterable[Request]) -> None:
-    """Write the requests as CSV with a header, by the moment at which each was due."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+@contextmanager
+def kept(path: Path, rows: Rows) -> Iterator[Callable[[Row], None]]:
+    """Take in rows as they come, and write the requests among them at once, so that they are there at any moment."""
+    with path.open("w", encoding="utf-8", newline="", buffering=1) as file:
         writer = csv.writer(file)
         writer.writerow([each.name for each in fields(Request)])
-        for request in sorted(requests, key=lambda each: each.due_s):
-            writer.writerow([_cell(getattr(request, each.name)) for each in fields(request)])
+
+        def keep(row: Row) -> None:
+            rows.add(row)
+            if isinstance(row, Request):
+                writer.writerow([_cell(getattr(row, each.name)) for each in fields(row)])
+
+        yield keep

@@ -1,4 +1,4 @@
-"""The report of a run: one page that needs nothing beside it, and the requests as CSV."""
+"""The report of a run: one page that needs nothing beside it."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from drills import plots
 from drills.evidence import Harm
 from drills.report import html_banner, html_figures, html_mark, html_page, html_small_print, html_table
 from loadtests.findings import BUSY_CPU, Bin, Call, Findings, Latencies, Verdict, binned, latencies
-from loadtests.record import Sample, write_requests
+from loadtests.record import Sample
 from loadtests.shape import Shape
 
 MOST_FAILURES = 20
@@ -48,8 +48,7 @@ class About:
 
 
 def write(folder: Path, about: About, findings: Findings) -> Path:
-    """Write `report.html` and `requests.csv` and return the page's path."""
-    write_requests(folder / "requests.csv", findings.rows.requests)
+    """Write `report.html` beside the run's `requests.csv` and return the page's path."""
     page = folder / "report.html"
     page.write_text(html_page(f"{about.name}: {findings.verdict}", sections(about, findings), STYLE), encoding="utf-8")
     return page
@@ -312,8 +311,8 @@ def _generator(about: About, findings: Findings) -> str:
             happened="warm-up, knee",
         )
         + f'<p class="note">{processes} processes; at most {max(sample.in_shop for sample in samples):,} shoppers'
-        f" at once in one of them; {waiting:,} came while it had as many as it may have, and waited: each of their requests"
-        " counts from when it was due.</p></section>"
+        f" at once in one of them; {waiting:,} came while it had as many as it may have, and waited: each of their"
+        " requests counts from when it was due.</p></section>"
     )
 
 
@@ -321,12 +320,12 @@ def _how_to_read(about: About) -> str:
     closed = "closed" in about.loop
     text = (
         "A closed loop: as many users as there are come again and again, and one who waits for an answer asks for"
-        " nothing meanwhile. A slow shop is asked less, so these percentiles are those of these users, and not of people"
-        " who arrive when they please: for those there is the open loop."
+        " nothing meanwhile. A slow shop is asked less, so these percentiles are those of its users, not of people who"
+        " arrive when they please: for those there is the open loop."
         if closed
         else "An open loop: shoppers arrive by a schedule that follows from the shape and the seed alone, and each"
-        " request is timed from when it should have been sent. A shop that stalls keeps nobody from arriving, and everybody"
-        " who arrives meanwhile is seen to wait."
+        " request is timed from when it should have been sent. A shop that stalls keeps nobody from arriving, and"
+        " everybody who arrives meanwhile is seen to wait."
     )
     return f"<section><h2>How to read this</h2><p>{text} docs/decisions/load.md gives the reasons.</p></section>"
 

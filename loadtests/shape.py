@@ -114,8 +114,10 @@ class Shape:
             begins_s += leg.seconds
         return 0.0
 
-    def scaled(self, *, peak_rate: float | None = None, seconds: float | None = None) -> "Shape":
-        """The same with another peak, and another length; a warm-up is at most a fifth of what is measured then."""
+    def scaled(
+        self, *, peak_rate: float | None = None, seconds: float | None = None, think_s: float | None = None
+    ) -> "Shape":
+        """The same with another peak, another length (a warm-up is at most a fifth of it then) or other pauses."""
         higher = 1.0 if peak_rate is None else peak_rate / self.peak_rate
         longer = 1.0 if seconds is None else seconds / self.seconds
         legs = tuple(
@@ -123,7 +125,7 @@ class Shape:
             for leg in self.legs
         )
         warm_up_s = self.warm_up_s if seconds is None else min(self.warm_up_s, seconds / 5)
-        return replace(self, legs=legs, warm_up_s=warm_up_s)
+        return replace(self, legs=legs, warm_up_s=warm_up_s, think_s=self.think_s if think_s is None else think_s)
 
     def only(self, journeys: Sequence[str]) -> "Shape":
         """The same with these journeys only, in the shares that they have of each other."""

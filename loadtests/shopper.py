@@ -103,7 +103,7 @@ class Shopper(FastHttpUser):
     """A browser with a person before it.
 
     Its connections are its own: opened when something is asked, kept while the person thinks, reused for what comes
-    next and closed when the person leaves. So a shopper costs the shop a new connection, and what it asks for afterwards none.
+    next and closed when the person leaves. So who comes costs the shop a new connection, and what is asked next none.
     """
 
     abstract = True
