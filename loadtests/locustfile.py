@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -49,7 +48,7 @@ REPORT = "souk"
 """The key of ours in what a worker reports to its master, every three seconds."""
 BEGIN = "souk-begin"
 OPEN, CLOSED = "open", "closed"
-SHOPPERS: Mapping[str, type[Shopper]] = {each.journey: each for each in (Visitor, Buyer, Returner, Admin)}
+SHOPPERS: dict[str, type[Shopper]] = {each.journey: each for each in (Visitor, Buyer, Returner, Admin)}
 FREE = Shape(title="As many users as are asked for.", legs=(Leg(365 * 86400.0, 1),), warm_up_s=0, most_failed_share=0)
 """Where no shape is named: Locust's page or command line says how many users, and for how long."""
 log = logging.getLogger(__name__)

@@ -58,7 +58,7 @@ def test_journeys_come_in_the_shares_of_the_mix() -> None:
 
 
 def test_nobody_comes_where_nobody_is_wanted() -> None:
-    assert list(moments((Leg(10, 0), Leg(10, 2)), seed=1, poisson=False))[0] > 10
+    assert next(moments((Leg(10, 0), Leg(10, 2)), seed=1, poisson=False)) > 10
 
 
 def test_pauses_have_their_mean_and_no_end_beyond_ten_of_it() -> None:
