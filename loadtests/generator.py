@@ -19,6 +19,7 @@ from deploy.target import NAMESPACE, read_target
 from deploy.terminal import Failed
 from loadtests.record import Row, parsed
 from loadtests.target import Target
+from local.ports import free_ports
 
 ENDS_WITHIN_S = 90.0
 """After it was told to: more than a request may take, and than Locust takes to say goodbye to its workers."""
@@ -68,7 +69,9 @@ class Processes:
             *self.options,
         ]  # fmt: skip
         if self.processes > 1:
-            command += ["--processes", str(self.processes)]
+            port = str(free_ports(1))
+            command += ["--processes", str(self.processes), "--master-bind-host", "127.0.0.1"]
+            command += ["--master-bind-port", port, "--master-port", port]
         environment = os.environ | {"ADMIN_PASSWORD": self.target.admin_password, "PYTHONPATH": str(ROOT)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

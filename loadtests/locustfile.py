@@ -129,7 +129,7 @@ class Arrivals(User):
 class Course(LoadTestShape):
     """A shape as Locust asks for it: how many users there shall be. In an open loop it is one `Arrivals` a process."""
 
-    abstract = True  # Locust makes one by itself of what is not; `begin_here` says when there is one
+    abstract = True  # else Locust makes one by itself; `prepare` says when there is one
 
     def __init__(self, environment: Environment, shape: Shape, loop: str, most_users: int) -> None:
         super().__init__()
