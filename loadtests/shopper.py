@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, ClassVar, NoReturn, cast
 from urllib.parse import urlencode
 
+from geventhttpclient.url import URL
 from locust import FastHttpUser, task
 from locust.env import Environment
 
@@ -85,7 +86,7 @@ class Answer:
 
     def lines(self) -> Iterator[str]:
         """The lines of a body that is still coming, without their ends."""
-        stream, until = self._response._response, time.monotonic() + TIMEOUT_S
+        stream, until = self._response.stream, time.monotonic() + TIMEOUT_S
         # Locust's own reader waits for full blocks, which a live stream has not.
         while line := cast("bytes", stream.readline(b"\n")):
             yield line.decode().rstrip("\n")
@@ -94,9 +95,8 @@ class Answer:
 
     def close(self) -> None:
         """Leave a body that is still coming, and its connection, as a browser does."""
-        stream = self._response._response
-        if stream is not None:
-            stream.release()
+        if self.status:
+            self._response.release()
 
 
 class Shopper(FastHttpUser):
@@ -123,6 +123,17 @@ class Shopper(FastHttpUser):
         self.number = 0
         self.draw = Random(0)  # noqa: S311 - so that a run can be repeated
         self._due_s = 0.0
+        self._opened = 0
+        browser = cast("Any", self.client.client.clientpool.get_client(URL(self.host)))
+        browser._connection_pool.after_connect = self._opened_connection  # its hook, for which it has no argument
+
+    def _opened_connection(self, _socket: Any) -> None:
+        """Allow one new connection for a request: a kept one may have been closed meanwhile, and then browsers ask again
+        on a new one. One that is new and is closed without an answer is a failure; the client would hide seven of them.
+        """
+        self._opened += 1
+        if self._opened > 1:
+            raise ConnectionResetError("a new connection was closed without an answer")
 
     # How one comes
 
@@ -206,6 +217,7 @@ class Shopper(FastHttpUser):
             data, sent_headers["Content-Type"] = json.dumps(body), "application/json"
         elif form is not None:
             data, sent_headers["Content-Type"] = urlencode(form), "application/x-www-form-urlencoded"
+        self._opened = 0
         due_s, sent_s = self._due_s, floor.now_s()
         with self.client.request(
             method,

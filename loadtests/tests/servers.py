@@ -32,8 +32,8 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-Answering = Callable[[str, str, Mapping[str, str], bytes], Reply]
-"""Takes method, path with its query, headers and body."""
+Answering = Callable[[str, str, Mapping[str, str], bytes], Reply | None]
+"""Takes method, path with its query, headers and body; where it answers none the connection is closed."""
 
 
 @contextmanager
@@ -49,6 +49,9 @@ def serving(answering: Answering) -> Iterator[str]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             reply = answering(self.command, self.path, dict(self.headers.items()), body)
+            if reply is None:
+                self.close_connection = True
+                return
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
@@ -95,6 +98,19 @@ class Stalling:
         if stalls_at <= now < stalls_at + self._for_s:
             time.sleep(stalls_at + self._for_s - now)
         return Reply(200, json.dumps(PRODUCT).encode(), {"ETag": '"1"'})
+
+
+class Closing:
+    """A shop of one product that takes a request for it, and hangs up."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, _method: str, path: str, _headers: Mapping[str, str], _body: bytes) -> Reply | None:
+        if path.startswith("/api/v1/products?"):
+            return Reply(200, json.dumps({"items": [PRODUCT], "next_cursor": None}).encode())
+        self.asked += 1
+        return None
 
 
 class Lying:
