@@ -128,8 +128,8 @@ class Shopper(FastHttpUser):
         browser._connection_pool.after_connect = self._opened_connection  # its hook, for which it has no argument
 
     def _opened_connection(self, _socket: Any) -> None:
-        """Allow one new connection for a request: a kept one may have been closed meanwhile, and then browsers ask again
-        on a new one. One that is new and is closed without an answer is a failure; the client would hide seven of them.
+        """Allow one new connection for a request: a kept one may have been closed meanwhile, and then browsers ask
+        again on a new one. One that is new and is closed without an answer is a failure; the client would hide seven of them.
         """
         self._opened += 1
         if self._opened > 1:
