@@ -129,7 +129,7 @@ class Shopper(FastHttpUser):
 
     def _opened_connection(self, _socket: Any) -> None:
         """Allow one new connection for a request: a kept one may have been closed meanwhile, and then browsers ask
-        again on a new one. One that is new and is closed without an answer is a failure; the client would hide seven of them.
+        again on a new one. One that is new and closed without an answer is a failure; the client hides seven of them.
         """
         self._opened += 1
         if self._opened > 1:
