@@ -56,7 +56,7 @@ def main() -> None:
         print(f"load: {error}", file=sys.stderr)
         status = COULD_NOT_RUN
     except KeyboardInterrupt:
-        print("load: interrupted before anything was sent", file=sys.stderr)
+        print("load: interrupted, without a report", file=sys.stderr)
         status = STATUS[Verdict.INTERRUPTED]
     sys.exit(status)
 
@@ -162,9 +162,9 @@ def perform(arguments: argparse.Namespace) -> int:
     interrupted = False
     try:
         with step("load") as result, kept(folder / "requests.csv", rows) as keep:
-            within_s = STARTS_WITHIN_S + ends_s + ENDS_WITHIN_S
-            interrupted = run(generator, keep, within_s=within_s, tick=lambda: result.progress(_progress(rows)))
-            result.text = f"{_progress(rows)}{', interrupted' if interrupted else ''}"
+            within_s, progress = STARTS_WITHIN_S + ends_s + ENDS_WITHIN_S, Progress(rows)
+            interrupted = run(generator, keep, within_s=within_s, tick=lambda: result.progress(progress()))
+            result.text = f"{progress(now=True)}{', interrupted' if interrupted else ''}"
     finally:
         _clear_away(prepared)
     violations, audit = _audit(prepared.shop)
@@ -205,12 +205,24 @@ def _generator(prepared: Prepared, log: Path) -> Generator:
     return Processes(options, prepared.shop, told.processes, log)
 
 
-def _progress(rows: Rows) -> str:
-    """How far it is, said anew every ten seconds."""
-    at_s = max((sample.at_s for sample in rows.samples[-1:]), default=0.0) // SAID_EVERY_S * SAID_EVERY_S
-    sent = [request for request in rows.requests if request.due_s < at_s]
-    failed = sum(bool(request.failure) for request in sent)
-    return f"{at_s:,.0f} s, {len(sent):,} requests, {failed:,} failed"
+class Progress:
+    """How far a run is, said anew every ten seconds; what was counted once is not looked at again."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._counted = self._failed = 0
+        self._said_s = -1.0
+        self._text = ""
+
+    def __call__(self, *, now: bool = False) -> str:
+        at_s = self._rows.samples[-1].at_s if self._rows.samples else 0.0
+        if now or at_s >= self._said_s + SAID_EVERY_S:
+            self._said_s = at_s // SAID_EVERY_S * SAID_EVERY_S
+            counted = len(self._rows.requests)
+            self._failed += sum(bool(request.failure) for request in self._rows.requests[self._counted : counted])
+            self._counted = counted
+            self._text = f"{at_s:,.0f} s, {counted:,} requests, {self._failed:,} failed"
+        return self._text
 
 
 def _clear_away(prepared: Prepared) -> None:

@@ -196,7 +196,8 @@ def run(generator: Generator, keep: Callable[[Row], None], *, within_s: float, t
         except KeyboardInterrupt:
             interrupted = True
             generator.stop()
-        reader.join(ENDS_WITHIN_S)
+        with contextlib.suppress(KeyboardInterrupt):  # a second one: enough is enough
+            reader.join(ENDS_WITHIN_S)
         return interrupted
     finally:
         generator.kill()
