@@ -10,7 +10,7 @@ MOST_OF_ONE = 2
 
 
 class Buyer(Customer):
-    """One of seven who come."""
+    """One of nine who come."""
 
     weight = SHOPPING_MIX["buyer"]
     journey = "buyer"

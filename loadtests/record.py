@@ -111,13 +111,13 @@ def _cell(value: float | int | str) -> str:
 
 def parsed(text: str) -> Row | None:
     """The row of a line; none of one that is anything else, or was cut off in the middle."""
-    name, *cells = next(csv.reader([text]), [""])
-    kind = KINDS.get(name)
-    if kind is None or len(cells) != len(_READERS[kind]):
-        return None
     try:
+        name, *cells = next(csv.reader([text], strict=True), ()) or ("",)
+        kind = KINDS.get(name)
+        if kind is None or len(cells) != len(_READERS[kind]):
+            return None
         return kind(*(read(cell) for read, cell in zip(_READERS[kind], cells, strict=True)))
-    except ValueError:
+    except (ValueError, csv.Error):
         return None
 
 

@@ -8,7 +8,7 @@ METHOD = "tok_visa"
 
 
 class Returner(Customer):
-    """One of seventeen who come. Ours: shops report that a fifth or more of what is bought comes back."""
+    """Three of a hundred who come: of four who buy one thinks better of it. Ours."""
 
     weight = SHOPPING_MIX["returner"]
     journey = "returner"

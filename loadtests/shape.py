@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 JOURNEYS = ("visitor", "buyer", "returner", "admin")
-SHOPPING_MIX: Mapping[str, float] = {"visitor": 79, "buyer": 14, "returner": 6, "admin": 1}
+SHOPPING_MIX: Mapping[str, float] = {"visitor": 85, "buyer": 11, "returner": 3, "admin": 1}
 """Of 100 who arrive. Ours, chosen so that about four requests in five browse and one orders, which is the shopping mix
 of TPC-W (specification 1.8, "Web Interaction Mix"): `test_the_shopping_mix_is_that_of_tpc_w` counts them.
 """

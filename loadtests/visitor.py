@@ -24,7 +24,7 @@ def prices(items: list[dict[str, Any]]) -> list[int]:
 
 
 class Visitor(Shopper):
-    """Four of five who come. The catalogue is read, and nothing else."""
+    """Six of seven who come. The catalogue is read, and nothing else."""
 
     weight = SHOPPING_MIX["visitor"]
     journey = "visitor"
