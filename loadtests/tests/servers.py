@@ -116,8 +116,8 @@ class Closing:
 class Lying:
     """The shop behind it, but for the total of each order, which is a cent too high."""
 
-    def __init__(self, origin: str) -> None:
-        self._client = httpx2.Client(base_url=origin, timeout=30)
+    def __init__(self, client: httpx2.Client) -> None:
+        self._client = client
 
     def __call__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         sent = {name: value for name, value in headers.items() if name.lower() not in {"host", "content-length"}}

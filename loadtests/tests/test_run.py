@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
@@ -150,7 +151,7 @@ def wait_for_requests(tmp_path: Path, count: int) -> None:
 
 
 def test_a_total_that_is_a_cent_too_high_is_a_failure_though_it_is_a_201(data: Data, tmp_path: Path) -> None:
-    with serving(Lying(data.shop.origin)) as origin:
+    with httpx2.Client(base_url=data.shop.origin, timeout=30) as client, serving(Lying(client)) as origin:
         options = ("--shape", "steady", "--seconds", "8", "--rate", "4", "--journeys", "buyer")
         with started(data, tmp_path, *options, target=origin) as process:
             said, _ = process.communicate(timeout=180)
