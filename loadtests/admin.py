@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from loadtests.customer import Customer
@@ -14,7 +15,7 @@ from loadtests.shelves import OWN_CATEGORY
 LINES = 5
 SHELVES = 40
 """Skus that all admins of all runs share: an import of one that is there updates it, so runs leave these at most."""
-COLUMNS = ("sku", "name", "category", "tags", "price_minor", "currency", "on_hand")
+COLUMNS: Sequence[str] = ("sku", "name", "category", "tags", "price_minor", "currency", "on_hand")
 UNITS = 100
 
 
@@ -85,13 +86,14 @@ class Admin(Customer):
 
     def move_stock(self, product_id: str) -> None:
         """Units come in. Others import and move at the same time, so what holds of any level is checked."""
-        body = {"delta": self.draw.randint(1, 20), "reason": "load test"}
+        delta = self.draw.randint(1, 20)
+        body = {"delta": delta, "reason": "load test"}
         with self.asked("POST", "/api/v1/products/{}/stock", product_id, body=body, headers=self.bearer) as answer:
             answer.must_be(200)
             level = answer.object()
             left = level["on_hand"] - level["reserved"]
             answer.must(level["available"] == left, f"{level['available']} available of {level}")
-            answer.must(level["on_hand"] >= UNITS + body["delta"], f"{body['delta']} came in, and there are {level}")
+            answer.must(level["on_hand"] >= UNITS + delta, f"{delta} came in, and there are {level}")
 
     def refund(self) -> None:
         """A third of what somebody paid goes back, once: the same key answers the same again."""

@@ -7,7 +7,6 @@
 """
 
 import json
-import logging
 import os
 import time
 from argparse import Namespace
@@ -18,7 +17,8 @@ from uuid import uuid4
 import gevent
 import psutil
 from gevent.pool import Pool
-from locust import LoadTestShape, User, events, task
+from locust import LoadTestShape, User, task
+from locust import events as locust_events
 from locust.argument_parser import LocustArgumentParser
 from locust.contrib.fasthttp import FastHttpSession
 from locust.env import Environment
@@ -51,7 +51,8 @@ OPEN, CLOSED = "open", "closed"
 SHOPPERS: dict[str, type[Shopper]] = {each.journey: each for each in (Visitor, Buyer, Returner, Admin)}
 FREE = Shape(title="As many users as are asked for.", legs=(Leg(365 * 86400.0, 1),), warm_up_s=0, most_failed_share=0)
 """Where no shape is named: Locust's page or command line says how many users, and for how long."""
-log = logging.getLogger(__name__)
+events: Any = locust_events
+"""Typed by half."""
 
 
 @events.init_command_line_parser.add_listener
@@ -121,7 +122,7 @@ class Arrivals(User):
         floor.arrivals += 1
         floor.in_shop += 1
         try:
-            SHOPPERS[arrival.journey](self.environment).arrive(arrival)
+            SHOPPERS[arrival.journey](cast("Environment", self.environment)).arrive(arrival)
         finally:
             floor.in_shop -= 1
 
@@ -169,8 +170,8 @@ class Course(LoadTestShape):
 def prepare(environment: Environment, **_: Any) -> None:
     """Say which users there are, and how what they write down gets out."""
     options = cast("Namespace", environment.parsed_options)
-    runner = environment.runner
-    assert runner is not None
+    runner: Any = environment.runner
+    hooks: Any = environment.events
     chosen: list[type[User]] = [SHOPPERS[name] for name in options.journeys.split(",")]
     if isinstance(runner, WorkerRunner):
         environment.user_classes = [Arrivals, *SHOPPERS.values()]  # its master says which of them
@@ -180,15 +181,15 @@ def prepare(environment: Environment, **_: Any) -> None:
             course = Course(environment, plan_of(options).shape, options.loop, options.most_users)
             course.runner = runner
             environment.shape_class = course
-    runner.register_message(BEGIN, begin)
+    cast("Any", runner).register_message(BEGIN, begin)
     if not isinstance(runner, MasterRunner):
         gevent.spawn(watch)
     if isinstance(runner, WorkerRunner):
-        environment.events.report_to_master.add_listener(report)
+        hooks.report_to_master.add_listener(report)
     else:
         counted = Counted(environment)
-        environment.events.worker_report.add_listener(counted.take)
-        environment.events.quitting.add_listener(counted.close)
+        hooks.worker_report.add_listener(counted.take)
+        hooks.quitting.add_listener(counted.close)
         gevent.spawn(counted.hand_on)
 
 
@@ -205,7 +206,7 @@ def say_begin(environment: Environment, **_: Any) -> None:
     }
     told["run_id"] = told["run_id"] or uuid4().hex[:12]
     if isinstance(runner, MasterRunner):
-        workers = sorted(runner.clients)
+        workers: list[str] = sorted(cast("Any", runner.clients))
         for index, worker in enumerate(workers):
             runner.send_message(BEGIN, {**told, "index": index, "processes": len(workers)}, worker)
     elif runner is not None:

@@ -7,7 +7,7 @@ the monotonic clock of the process that measured.
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -154,7 +154,7 @@ def read(lines: Iterable[str]) -> Rows:
 
 
 @contextmanager
-def kept(path: Path, rows: Rows) -> Iterator[Callable[[Row], None]]:
+def kept(path: Path, rows: Rows) -> Generator[Callable[[Row], None]]:
     """Take in rows as they come, and write the requests among them at once, so that they are there at any moment."""
     with path.open("w", encoding="utf-8", newline="", buffering=1) as file:
         writer = csv.writer(file)

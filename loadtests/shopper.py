@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from random import Random
@@ -111,7 +111,9 @@ class Shopper(FastHttpUser):
     connection_timeout = TIMEOUT_S
     concurrency = 6
     """Connections to one origin, as browsers have with HTTP/1.1."""
-    default_headers = {"User-Agent": "souk-loadtests"}  # noqa: RUF012 - Locust reads it, and nobody writes it
+    default_headers: dict[str, str] | None = {"User-Agent": "souk-loadtests"}  # noqa: RUF012 - Locust reads it only
+    client: Any
+    """Locust's, which is typed by half."""
     floor: ClassVar[Floor]
     """Set when a run begins."""
     journey: ClassVar[str] = ""
@@ -124,7 +126,7 @@ class Shopper(FastHttpUser):
         self.draw = Random(0)  # noqa: S311 - so that a run can be repeated
         self._due_s = 0.0
         self._opened = 0
-        browser = cast("Any", self.client.client.clientpool.get_client(URL(self.host)))
+        browser = self.client.client.clientpool.get_client(URL(self.host or ""))
         browser._connection_pool.after_connect = self._opened_connection  # its hook, for which it has no argument
 
     def _opened_connection(self, _socket: Any) -> None:
@@ -201,7 +203,7 @@ class Shopper(FastHttpUser):
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer]:
         """Ask, and judge the answer in the block: what it finds wrong makes the request a failure and ends the journey.
 
         The request was due when the pause before it should have ended, or, without one, when the answer before it came.
@@ -223,7 +225,7 @@ class Shopper(FastHttpUser):
             method,
             path,
             name=call,
-            data=cast("Any", data),
+            data=data,
             headers=sent_headers,
             catch_response=True,
             allow_redirects=False,
@@ -247,7 +249,7 @@ class Shopper(FastHttpUser):
                 Request(due_s, sent_s, ended_s, self.journey, self.number, call, answer.status, failure, detail)
             )
             # Locust's own page and statistics show the same: from when it was due.
-            cast("Any", response).request_meta["response_time"] = (ended_s - due_s) * 1000
+            response.request_meta["response_time"] = (ended_s - due_s) * 1000
             self._due_s = ended_s
             if wrong is not None:
                 response.failure(str(wrong))

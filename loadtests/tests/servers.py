@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,7 +37,7 @@ Answering = Callable[[str, str, Mapping[str, str], bytes], Reply | None]
 
 
 @contextmanager
-def serving(answering: Answering) -> Iterator[str]:
+def serving(answering: Answering) -> Generator[str]:
     """A server of these answers, each connection in a thread of its own, and its origin."""
 
     class Handler(BaseHTTPRequestHandler):

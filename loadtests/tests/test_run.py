@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ def data(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
 
 
 @contextmanager
-def started(data: Data, tmp_path: Path, *options: str, target: str = "") -> Iterator["subprocess.Popen[str]"]:
+def started(data: Data, tmp_path: Path, *options: str, target: str = "") -> Generator["subprocess.Popen[str]"]:
     """A run that begins now."""
     command = (
         sys.executable, "-m", "loadtests", "--target", target or data.shop.origin, "--data", str(data.folder),

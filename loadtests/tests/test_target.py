@@ -9,11 +9,20 @@ import pytest
 from deploy.terminal import Failed
 from loadtests import preflight
 from loadtests.target import Target, find, is_local
-from loadtests.tests.servers import PRODUCT, Reply, serving
+from loadtests.tests.servers import PRODUCT, Answering, Reply, serving
 
 
 def at(origin: str, password: str = "") -> Target:
     return Target(origin, origin, "admin@souk.example", password, None)
+
+
+def always(reply: Reply) -> Answering:
+    """The same answer to everybody."""
+
+    def answer(_method: str, _path: str, _headers: Mapping[str, str], _body: bytes) -> Reply:
+        return reply
+
+    return answer
 
 
 def page(items: list[object]) -> Reply:
@@ -71,7 +80,7 @@ def test_an_address_whose_books_are_known_is_audited(tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_said_in_one_line() -> None:
-    with serving(lambda *_: Reply()) as origin:
+    with serving(always(Reply())) as origin:
         pass
     with pytest.raises(Failed, match="does not answer"):
         preflight.check(at(origin))
@@ -90,13 +99,13 @@ def test_nobody_there_is_said_in_one_line() -> None:
     ],
 )
 def test_what_is_no_healthy_shop_is_said_in_one_line(reply: Reply, said: str) -> None:
-    with serving(lambda *_: reply) as origin, pytest.raises(Failed, match=said) as refusal:
+    with serving(always(reply)) as origin, pytest.raises(Failed, match=said) as refusal:
         preflight.check(at(origin))
     assert "\n" not in str(refusal.value)
 
 
 def test_a_shop_is_known_by_a_page_of_products() -> None:
-    with serving(lambda *_: page([PRODUCT])) as origin:
+    with serving(always(page([PRODUCT]))) as origin:
         preflight.check(at(origin))
 
 
@@ -107,7 +116,7 @@ def test_an_admin_s_journey_needs_an_admin_s_password() -> None:
 
 
 def test_a_wrong_password_and_a_customer_s_are_refused() -> None:
-    with serving(lambda *_: Reply(401)) as origin, pytest.raises(Failed, match="cannot sign in"):
+    with serving(always(Reply(401))) as origin, pytest.raises(Failed, match="cannot sign in"):
         preflight.sign_in(at(origin, "wrong"))
 
     def customer(_method: str, path: str, _headers: Mapping[str, str], _body: bytes) -> Reply:
