@@ -157,7 +157,7 @@ def read(lines: Iterable[str]) -> Rows:
 def kept(path: Path, rows: Rows) -> Generator[Callable[[Row], None]]:
     """Take in rows as they come, and write the requests among them at once, so that they are there at any moment."""
     with path.open("w", encoding="utf-8", newline="", buffering=1) as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow([each.name for each in fields(Request)])
 
         def keep(row: Row) -> None:

@@ -224,7 +224,7 @@ class Shopper(FastHttpUser):
         with self.client.request(
             method,
             path,
-            name=call,
+            name=template.replace("{}", "{id}"),
             data=data,
             headers=sent_headers,
             catch_response=True,

@@ -71,7 +71,7 @@ class Visitor(Shopper):
             items = answer.items(LIMIT)
             answer.must(items, f"nothing is found for {word}")
             for item in items:
-                text = " ".join((item["name"], item["description"], *item["tags"])).lower()
+                text = " ".join((item["name"], item["description"] or "", *item["tags"])).lower()
                 answer.must(word[:STEM] in text, f"{item['sku']} is found for {word}")
 
     def filter(self) -> None:
