@@ -159,7 +159,7 @@ class Jobs:
     def stop(self) -> None:
         """SIGTERM to the master, which tells its workers; its pod stays until it has printed its last line."""
         with contextlib.suppress(CommandFailed):
-            self._kubectl("exec", f"job/{MASTER}", "--", "kill", "-TERM", "1")
+            self._kubectl("exec", f"job/{MASTER}", "--", "sh", "-c", "kill -TERM 1")
 
     def kill(self) -> None:
         """Delete both Jobs with their pods."""

@@ -47,6 +47,11 @@ MOST_IN_SHOP = 2000
 REPORT = "souk"
 """The key of ours in what a worker reports to its master, every three seconds."""
 BEGIN = "souk-begin"
+TOLD = (
+    "shape", "loop", "peak_rate", "seconds", "think", "seed", "journeys", "run_id", "hot_sku", "admin_email",
+    "most_in_shop",
+)  # fmt: skip
+"""The options of ours that a master tells its workers, whatever they were started with: all but the password."""
 OPEN, CLOSED = "open", "closed"
 SHOPPERS: dict[str, type[Shopper]] = {each.journey: each for each in (Visitor, Buyer, Returner, Admin)}
 FREE = Shape(title="As many users as are asked for.", legs=(Leg(365 * 86400.0, 1),), warm_up_s=0, most_failed_share=0)
@@ -200,10 +205,7 @@ def say_begin(environment: Environment, **_: Any) -> None:
     if isinstance(runner, WorkerRunner):
         return
     options = vars(cast("Namespace", environment.parsed_options))
-    told = {
-        name: options[name]
-        for name in ("shape", "loop", "peak_rate", "seconds", "think", "seed", "journeys", "run_id", "hot_sku")
-    }
+    told = {name: options[name] for name in TOLD}
     told["run_id"] = told["run_id"] or uuid4().hex[:12]
     if isinstance(runner, MasterRunner):
         workers: list[str] = sorted(cast("Any", runner.clients))
