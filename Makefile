@@ -14,6 +14,13 @@ MINUTES ?=
 UNTIL ?=
 TO ?=
 FROM ?=
+TARGET ?= local
+SHAPE ?= steady
+RATE ?=
+THINK ?=
+USERS ?=
+JOURNEYS ?=
+PROCESSES ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --no-input --quiet
@@ -27,7 +34,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit drill drills cluster-drills bench bench-cluster bench-growth
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit drill drills cluster-drills load bench bench-cluster bench-growth
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -86,6 +93,7 @@ check: $(DEVELOPMENT) check-manifests ## Check format, lint, types, imports, Ope
 check-manifests: $(DEVELOPMENT) $(MANIFESTS) ## Check the manifests and the Dockerfile for what makes a cluster unsafe
 	@$(BIN)/python -m tests.manifests .venv/manifests
 	@cp Dockerfile .venv/manifests
+	@mkdir .venv/manifests/loadtests && cp loadtests/Dockerfile .venv/manifests/loadtests
 	@.venv/checkov/bin/checkov --config-file k8s/checkov.yaml --directory .venv/manifests
 
 format: $(DEVELOPMENT) ## Format the code and mend what the linter can
@@ -116,6 +124,11 @@ drills: $(DEVELOPMENT) ## Break it in every way, into docs/drills.md, about half
 cluster-drills: $(DEVELOPMENT) ## Break what `make deploy` brought into a cluster, into docs/drills.md
 	@$(BIN)/python -m drills rollout drain pod-kill node-loss database-restart scale \
 		$(if $(SECONDS),--seconds $(SECONDS),--write) $(if $(SEED),--seed $(SEED))
+
+load: $(DEVELOPMENT) ## Load a shop and judge it by a shape's limits (TARGET=local|compose|cluster|inside|http://... SHAPE=steady)
+	@$(BIN)/python -m loadtests --target "$(TARGET)" --shape "$(SHAPE)" --data "$(DATA)" $(if $(SEED),--seed $(SEED)) \
+		$(if $(RATE),--rate $(RATE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(THINK),--think $(THINK)) $(if $(USERS),--users $(USERS)) \
+		$(if $(JOURNEYS),--journeys $(JOURNEYS)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 bench-cluster: $(DEVELOPMENT) ## Measure what the shop takes in a cluster, at rest and under load, into docs/resources.md
 	@$(BIN)/python -m bench.cluster --write

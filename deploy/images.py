@@ -1,6 +1,6 @@
-"""Images: those of the services are built here, the others pulled once, and both are brought to the nodes.
+"""Images: those of the services and of the load tests are built here, the others pulled once, all brought to the nodes.
 
-A service's tag is a digest of what its image is made of. So a tag never moves to another image, nothing is built or
+A tag of ours is a digest of what the image is made of. So a tag never moves to another image, nothing is built or
 loaded that is there already, and a change of code rolls those services that it concerns and no other.
 """
 
@@ -20,20 +20,27 @@ from deploy.terminal import Failed, Result
 BUILD_TIMEOUT_S = 1200.0
 PULL_TIMEOUT_S = 900.0
 LOAD_TIMEOUT_S = 600.0
+LOAD = "loadtest"
+"""The overlay that has load from inside the cluster, and the image that it is made of."""
 RECIPE = ("Dockerfile", ".dockerignore", "requirements.txt")
+RECIPE_OF_LOAD = ("loadtests/Dockerfile", ".dockerignore", "requirements-dev.txt")
 WITHOUT = {"grafana/grafana": "MONITORING=prometheus make deploy goes without Grafana"}
 """The images that the shop can be had without, and how."""
 NOT_IN_AN_IMAGE = frozenset({"__pycache__", "tests", "testing.py"})
 """What .dockerignore keeps out."""
 
 
-def release(service: str, root: Path = ROOT) -> str:
-    """The tag of what the repository holds now."""
+def release(image: str, root: Path = ROOT) -> str:
+    """The tag of what the repository holds now, of a service's image or of the load tests'."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    wanted = (*project["dependencies"], *project["optional-dependencies"][service])
+    extras = project["optional-dependencies"]
+    if image == LOAD:
+        wanted, parts = extras["loadtests"], (root / "loadtests",)
+        files = [root / name for name in RECIPE_OF_LOAD]
+    else:
+        wanted, parts = (*project["dependencies"], *extras[image]), (root / "chassis", root / "services" / image)
+        files = [root / name for name in RECIPE] + [root / "services" / "__init__.py"]
     digest = hashlib.sha256("\0".join(wanted).encode())
-    parts = (root / "chassis", root / "services" / service)
-    files = [root / name for name in RECIPE] + [root / "services" / "__init__.py"]
     files += [path for part in parts for path in part.rglob("*") if path.is_file()]
     for path in sorted(files):
         name = path.relative_to(root)
@@ -43,9 +50,10 @@ def release(service: str, root: Path = ROOT) -> str:
 
 
 def names(target: Target) -> dict[str, str]:
-    """The image of each service, by the name that the manifests have for it."""
+    """The image of each service, and of the load tests where the overlay has them, by its name in the manifests."""
     prefix = f"{target.registry}/" if target.registry else ""
-    return {f"souk/{service}": f"{prefix}souk/{service}:{release(service)}" for service in SERVICES}
+    wanted = (*SERVICES, *((LOAD,) if target.overlay == LOAD else ()))
+    return {f"souk/{name}": f"{prefix}souk/{name}:{release(name)}" for name in wanted}
 
 
 def here(image: str) -> bool:
@@ -56,10 +64,11 @@ def here(image: str) -> bool:
 def build(images: Mapping[str, str], result: Result) -> None:
     """Build what is not there; raises Failed."""
     missing = {name.removeprefix("souk/"): image for name, image in images.items() if not here(image)}
-    for count, (service, image) in enumerate(missing.items()):
-        result.progress(f"{service} ({count + 1} of {len(missing)})")
-        command = ("docker", "build", f"--build-arg=SERVICE={service}", f"--tag={image}", str(ROOT))
-        run_logged(command, STATE / "logs" / f"build-{service}.log", timeout_s=BUILD_TIMEOUT_S)
+    for count, (name, image) in enumerate(missing.items()):
+        result.progress(f"{name} ({count + 1} of {len(missing)})")
+        how = f"--file={ROOT / 'loadtests/Dockerfile'}" if name == LOAD else f"--build-arg=SERVICE={name}"
+        command = ("docker", "build", how, f"--tag={image}", str(ROOT))
+        run_logged(command, STATE / "logs" / f"build-{name}.log", timeout_s=BUILD_TIMEOUT_S)
     result.text = f"built {', '.join(missing)}" if missing else "there"
 
 
@@ -124,7 +133,7 @@ def remove() -> int:
     ours = [
         image
         for image in listed.split()
-        if any(f"souk/{service}:" in image for service in SERVICES) and not image.endswith((":compose", ":<none>"))
+        if any(f"souk/{name}:" in image for name in (*SERVICES, LOAD)) and not image.endswith((":compose", ":<none>"))
     ]
     if ours:
         run(("docker", "image", "rm", *ours))

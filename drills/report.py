@@ -184,7 +184,7 @@ def index(folder: Path) -> Path:
     rows = [
         (
             f'<a href="{escape(each["name"])}.html">{escape(each["name"])}</a>',
-            _mark(each["passed"], "passed", "failed"),
+            html_mark(each["passed"], "passed", "failed"),
             f"{each['sent']:,}",
             f"{sum(each['failures'].values()):,}",
             f"{sum(each['orders'].values()):,}",
@@ -194,7 +194,7 @@ def index(folder: Path) -> Path:
     ]
     verdict = f"{len(found) - failed} of {len(found)} passed" if found else "no drill was run"
     body = [
-        _banner(verdict, good=bool(found) and not failed),
+        html_banner(verdict, good=bool(found) and not failed),
         f"<section>{html_table('All drills', columns, rows, numbers=(2, 3, 4))}</section>",
     ]
     path = folder / "index.html"
@@ -280,15 +280,8 @@ def _top(evidence: Evidence) -> str:
     if len(reasons) > MOST_REASONS:
         shown += f"<li>and {len(reasons) - MOST_REASONS:,} more</li>"
     listed = f"<ul>{shown}</ul>" if shown else ""
-    return _banner("FAILED" if reasons else "PASSED", good=not reasons, name=evidence.name) + (
+    return html_banner("FAILED" if reasons else "PASSED", good=not reasons, name=evidence.name) + (
         f'<div class="lead">{listed}<p>{escape(evidence.title)}</p></div>'
-    )
-
-
-def _banner(verdict: str, *, good: bool, name: str = "drills") -> str:
-    return (
-        f'<header class="{"good" if good else "bad"}"><p class="name">{escape(name)}</p>'
-        f"<h1>{_mark(good, verdict, verdict)}</h1></header>"
     )
 
 
@@ -297,7 +290,7 @@ def _figures(evidence: Evidence) -> str:
     violations = len(evidence.violations)
     judged = [each for each in evidence.promises if each.judged]
     if evidence.exchanges or violations:
-        books = _mark(not violations, "agree", f"{violations:,} violation{'s' if violations != 1 else ''}")
+        books = html_mark(not violations, "agree", f"{violations:,} violation{'s' if violations != 1 else ''}")
     else:
         books = "not compared"
     if not evidence.harms:
@@ -322,11 +315,7 @@ def _figures(evidence: Evidence) -> str:
             f"{len(evidence.promises) - len(judged)} more shown only" if len(evidence.promises) > len(judged) else "",
         ),
     )
-    shown = "".join(
-        f"<div><dt>{escape(name)}</dt><dd><strong>{value}</strong><small>{escape(note)}</small></dd></div>"
-        for name, value, note in tiles
-    )
-    return f'<section><h2 class="hidden">Key figures</h2><dl class="figures">{shown}</dl></section>'
+    return html_figures(tiles)
 
 
 def _over_time_plots(evidence: Evidence, bins: OverTime) -> str:
@@ -393,7 +382,7 @@ def _promises(evidence: Evidence) -> str:
         (
             escape(each.text),
             escape(each.measured),
-            _mark(each.kept, "yes", "no"),
+            html_mark(each.kept, "yes", "no"),
             "judged" if each.judged else "shown only",
         )
         for each in evidence.promises
@@ -471,6 +460,28 @@ def _small_print(evidence: Evidence, found: Summary) -> str:
         ("versions", escape(evidence.versions)),
         ("data", f'<a href="{escape(found["name"])}.json">{escape(found["name"])}.json</a>'),
     )
+    return html_small_print(lines)
+
+
+def html_banner(verdict: str, *, good: bool, name: str = "drills") -> str:
+    """The head of a page: what it is about, and what came of it."""
+    return (
+        f'<header class="{"good" if good else "bad"}"><p class="name">{escape(name)}</p>'
+        f"<h1>{html_mark(good, verdict, verdict)}</h1></header>"
+    )
+
+
+def html_figures(tiles: Iterable[tuple[str, str, str]]) -> str:
+    """Key figures: the name, the value, which is HTML already, and a note."""
+    shown = "".join(
+        f"<div><dt>{escape(name)}</dt><dd><strong>{value}</strong><small>{escape(note)}</small></dd></div>"
+        for name, value, note in tiles
+    )
+    return f'<section><h2 class="hidden">Key figures</h2><dl class="figures">{shown}</dl></section>'
+
+
+def html_small_print(lines: Iterable[tuple[str, str]]) -> str:
+    """The end of a page: what one has to know to repeat it; the values are HTML already."""
     shown = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in lines)
     return f'<footer><h2 class="hidden">Small print</h2><dl>{shown}</dl></footer>'
 
@@ -495,7 +506,7 @@ def _right(wanted: bool) -> str:
     return ' class="number"' if wanted else ""
 
 
-def _mark(good: bool, yes: str, no: str) -> str:
+def html_mark(good: bool, yes: str, no: str) -> str:
     """A sign and a word, so that nothing is said by colour alone."""
     sign, word, style = ("✓", yes, "good") if good else ("✗", no, "bad")
     return f'<span class="{style}"><span aria-hidden="true">{sign}</span> {escape(word)}</span>'

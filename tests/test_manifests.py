@@ -15,6 +15,7 @@ from chassis.secrets import SERVICES
 from chassis.server import GRACE_S, KEEP_ALIVE_S
 from deploy import credentials
 from deploy.commands import Object
+from deploy.images import LOAD
 from deploy.manifests import MEBI, MONITORING, WORKLOADS, component, monitored, quantity, secrets_of
 from deploy.target import UNWATCHED, WATCHED, WITHOUT_GRAFANA
 from local.edge import ROUTES
@@ -119,7 +120,7 @@ def test_each_container_has_requests_and_limits(workload: Object) -> None:
 @pytest.mark.parametrize("workload", every(*WORKLOADS))
 def test_each_image_is_built_here_or_pinned_to_a_version(workload: Object) -> None:
     image = container(workload)["image"]
-    built = image in {f"souk/{service}:dev" for service in SERVICES}  # `make deploy` puts the release in its place
+    built = image in {f"souk/{name}:dev" for name in (*SERVICES, LOAD)}  # `make deploy` puts the release in its place
     assert built or re.fullmatch(r"[a-z0-9./-]+:v?\d[\w.-]*", image)
     assert container(workload)["imagePullPolicy"] == "IfNotPresent"
 
@@ -477,9 +478,9 @@ def lets(policy: Object, way: str, other: Object, port: int) -> bool:
     return False
 
 
-def may_talk(caller: Object, called: Object, port: int) -> bool:
+def may_talk(caller: Object, called: Object, port: int, objects: Iterable[Object] = BASE) -> bool:
     """Whether the policies of both ends allow it."""
-    policies = list(of_kind(BASE, "NetworkPolicy").values())
+    policies = list(of_kind(objects, "NetworkPolicy").values())
     for way, whose, other in (("egress", caller, called), ("ingress", called, caller)):
         of_this_end = [
             each
@@ -510,6 +511,33 @@ def test_exactly_the_flows_that_exist_are_allowed() -> None:
     assert inner == {"name": "internal", "containerPort": 8080}
     told = {caller for caller in workloads if caller != "edge" and may_talk(workloads[caller], workloads["edge"], 8080)}
     assert told == {"prometheus"}
+
+
+def test_who_loads_the_shop_from_inside_reaches_its_edge_and_nothing_else() -> None:
+    objects = overlay(LOAD)
+    workloads = of_kind(objects, *WORKLOADS)
+    called = {name: 8000 + place for place, name in enumerate(SERVICES, 1)} | {"postgres": 5432, "edge": 8000}
+    called |= {"load-master": 5557, "prometheus": 9090}
+    allowed = {
+        (caller, name)
+        for caller in ("load-master", "load-workers")
+        for name, port in called.items()
+        if caller != name and may_talk(workloads[caller], workloads[name], port, objects)
+    }
+    assert allowed == {("load-workers", "edge"), ("load-workers", "load-master")}
+    to_master = {name for name in workloads if may_talk(workloads[name], workloads["load-master"], 5557, objects)}
+    assert to_master == {"load-workers"}
+
+
+def test_a_load_from_inside_begins_when_somebody_says_so_and_sees_one_secret() -> None:
+    jobs = of_kind(overlay(LOAD), "Job")
+    for name in ("load-master", "load-workers"):
+        assert jobs[name]["spec"]["suspend"] is True
+    assert secrets_of(jobs["load-master"]) == set()
+    (volume,) = (each for each in pod(jobs["load-workers"])["volumes"] if "projected" in each)
+    assert volume["projected"]["sources"] == [
+        {"secret": {"name": "user", "items": [{"key": "admin_password", "path": "admin_password"}]}}
+    ]
 
 
 def test_those_who_watch_can_be_left_out_and_nothing_else_changes() -> None:

@@ -118,24 +118,26 @@ def test_kind_is_told_what_the_target_says() -> None:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of what images are made of."""
-    for name in (*images.RECIPE, "pyproject.toml"):
+    for name in {*images.RECIPE, *images.RECIPE_OF_LOAD, "pyproject.toml"}:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("chassis", "services"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("pictures", "__pycache__"))
+    for name in ("chassis", "services", "loadtests"):
+        left_out = shutil.ignore_patterns("pictures", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=left_out, dirs_exist_ok=True)
     return tmp_path
 
 
 def releases(root: Path) -> dict[str, str]:
-    """The tag of each service."""
-    return {service: images.release(service, root) for service in SERVICES}
+    """The tag of each service, and of the load tests."""
+    return {name: images.release(name, root) for name in (*SERVICES, images.LOAD)}
 
 
 def changed(tree: Path, path: str) -> set[str]:
-    """The services whose tag is another one when a file has changed."""
+    """Those whose tag is another one when a file has changed."""
     before = releases(tree)
     with (tree / path).open("a") as file:
         file.write("\n# changed\n")
-    return {service for service, tag in releases(tree).items() if tag != before[service]}
+    return {name for name, tag in releases(tree).items() if tag != before[name]}
 
 
 def test_a_change_of_code_is_a_new_image_of_those_whom_it_concerns(tree: Path) -> None:
@@ -145,6 +147,14 @@ def test_a_change_of_code_is_a_new_image_of_those_whom_it_concerns(tree: Path) -
     assert changed(tree, "requirements.txt") == set(SERVICES)
     assert changed(tree, "services/user/tests/test_domain.py") == set()
     assert changed(tree, "pyproject.toml") == set()
+    assert changed(tree, "loadtests/visitor.py") == {images.LOAD}
+    assert changed(tree, "requirements-dev.txt") == {images.LOAD}
+    assert changed(tree, "loadtests/tests/test_shape.py") == set()
+
+
+def test_the_image_of_the_load_tests_is_built_for_the_overlay_that_has_them() -> None:
+    assert "souk/loadtest" not in images.names(read_target({}))
+    assert images.names(read_target({"OVERLAY": "loadtest"}))["souk/loadtest"].startswith("souk/loadtest:")
 
 
 def test_a_new_dependency_is_a_new_image_of_the_service_that_names_it(tree: Path) -> None:
