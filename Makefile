@@ -7,6 +7,7 @@ T ?=
 NAME ?=
 SECONDS ?=
 SEED ?=
+WRITE ?=
 CLUSTER ?=
 PROMETHEUS ?=
 MINUTES ?=
@@ -26,7 +27,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit drill drills cluster-drills bench bench-cluster
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit lab drill drills cluster-drills bench bench-cluster
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -104,6 +105,10 @@ dashboards-preview: $(DEVELOPMENT) ## Draw the dashboards into var/dashboards, f
 ##@ Proving it
 audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var, or CLUSTER=kind)
 	@$(BIN)/python -m $(if $(CLUSTER),deploy audit,drills.audit --data "$(DATA)")
+
+lab: $(DEVELOPMENT) ## Run a page of docs/labs on the cluster and print it as it goes (NAME=ingress, WRITE=yes: its output into the page)
+	@test -n "$(NAME)" || { $(BIN)/python -m tests.labs --help; exit 2; }
+	@$(BIN)/python -m tests.labs $(NAME) $(if $(WRITE),--write)
 
 drill: $(DEVELOPMENT) ## Break the platform in one way and prove that nothing was lost (NAME=kill SECONDS= SEED=)
 	@test -n "$(NAME)" || { $(BIN)/python -m drills --help; exit 2; }
