@@ -178,10 +178,15 @@ def shell(
             late = Timer(within_s, _end, (process.pid,))
             late.start()
             try:
-                return _heard(process.stdout, commands, say) or Ran((), f"did not end within {within_s:.0f} s")
+                outputs, status = _heard(process.stdout, commands, say)
             finally:
                 late.cancel()
                 _end(process.pid)
+    if status is None:
+        failure = f"did not end within {within_s:.0f} s"
+    else:
+        failure = "" if len(outputs) > len(commands) else f"ended with status {status}"
+    return Ran(outputs[: len(commands)], failure)
 
 
 def _end(group: int) -> None:
@@ -190,9 +195,9 @@ def _end(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _heard(lines: Iterable[str], commands: Sequence[str], say: Callable[[str], None]) -> Ran | None:
+def _heard(lines: Iterable[str], commands: Sequence[str], say: Callable[[str], None]) -> tuple[list[str], str | None]:
     """Listen until the shell says that it ends, as what it left in the background may hold the pipe open for longer.
-    None where it said nothing: it was killed.
+    Return what each block printed, and the shell's status: none where it was killed.
     """
     outputs = [""]
     say(prompted(commands[0]))
@@ -202,12 +207,12 @@ def _heard(lines: Iterable[str], commands: Sequence[str], say: Callable[[str], N
         if text:
             say(text.rstrip("\n"))
         if status.strip():
-            return Ran(outputs[: len(commands)], "" if status.strip() == "0" else f"ended with status {status.strip()}")
+            return outputs, status.strip()
         if mark:
             outputs.append("")
             if len(outputs) <= len(commands):
                 say(prompted(commands[len(outputs) - 1]))
-    return None
+    return outputs, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +220,7 @@ class Performance:
     """What came of a lab."""
 
     outputs: Sequence[str]
-    """What each block of the page printed; fewer than there are where it failed."""
+    """What each block printed; where one failed, none of those after it."""
     failures: Sequence[str]
     differences: Sequence[str]
     """Where it did not fail: what was not as the page has it."""
@@ -240,8 +245,7 @@ def perform(found: Sequence[Block], environment: Mapping[str, str], say: Callabl
 
 def _failures(chosen: Sequence[Block], ran: Ran) -> Iterator[str]:
     if ran.failure:
-        place = f"line {chosen[len(ran.outputs) - 1].line}: " if ran.outputs else ""
-        yield place + ran.failure
+        yield f"line {chosen[len(ran.outputs) - 1].line}: {ran.failure}"
 
 
 def prompted(commands: str) -> str:
@@ -283,6 +287,7 @@ def main() -> None:
     path = page(arguments.name)
     text = path.read_text()
     found = blocks(text)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with surroundings(read_target()) as environment:
             done = perform(found, environment, say)

@@ -168,7 +168,7 @@ def test_a_page_is_compared_where_nothing_failed() -> None:
     ]
 
 
-@pytest.mark.parametrize("broken", ["false", "echo ${nobody_has_set_this}", "exit 3"])
+@pytest.mark.parametrize("broken", ["false", "echo ${nobody_has_set_this}", "exit 3", "exit 0"])
 def test_a_lab_that_fails_in_the_middle_is_undone(broken: str) -> None:
     done = perform(page("echo before", broken, "echo never", undo="echo undone"))
     assert len(done.failures) == 1
