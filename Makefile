@@ -8,6 +8,7 @@ NAME ?=
 SECONDS ?=
 SEED ?=
 SIZES ?=
+WRITE ?=
 CLUSTER ?=
 PROMETHEUS ?=
 MINUTES ?=
@@ -34,7 +35,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit drill drills cluster-drills load bench bench-cluster bench-growth
+.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit lab drill drills cluster-drills load bench bench-cluster bench-growth
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -113,6 +114,10 @@ dashboards-preview: $(DEVELOPMENT) ## Draw the dashboards into var/dashboards, f
 ##@ Proving it
 audit: $(RUNTIME) ## Check the running shop's books: every order, charge and unit of stock (DATA=var, or CLUSTER=kind)
 	@$(BIN)/python -m $(if $(CLUSTER),deploy audit,drills.audit --data "$(DATA)")
+
+lab: $(DEVELOPMENT) ## Run a page of docs/labs on the cluster and print it as it goes (NAME=ingress, WRITE=yes: its output into the page)
+	@test -n "$(NAME)" || { $(BIN)/python -m tests.labs --help; exit 2; }
+	@$(BIN)/python -m tests.labs $(NAME) $(if $(WRITE),--write)
 
 drill: $(DEVELOPMENT) ## Break the platform in one way and prove that nothing was lost (NAME=kill SECONDS= SEED=)
 	@test -n "$(NAME)" || { $(BIN)/python -m drills --help; exit 2; }
