@@ -41,7 +41,7 @@ def test_a_stall_of_a_second_is_seen_from_when_requests_were_due_and_not_from_wh
     assert naive.p99_ms < 500 * FOR_S
     stalled = [request for request in rows.requests if request.latency_s > FOR_S / 4]
     assert len(stalled) > 20
-    assert len([request for request in rows.requests if request.service_s > FOR_S / 4]) <= 2
+    assert len([request for request in rows.requests if request.service_s > FOR_S / 4]) < len(stalled) / 4
 
 
 def test_users_who_wait_before_they_ask_again_hardly_see_it() -> None:
@@ -49,7 +49,6 @@ def test_users_who_wait_before_they_ask_again_hardly_see_it() -> None:
     with serving(Stalling(stalls_after_s=STALLS_AFTER_S, for_s=FOR_S)) as origin:
         rows = glances(origin, "--seconds", str(SECONDS), "--loop", "closed", "--most-users", "2", "--think", "0.02")
     assert latencies(request.latency_s for request in rows.requests).p99_ms < 500 * FOR_S
-    assert len([request for request in rows.requests if request.latency_s > FOR_S / 4]) <= 2
 
 
 def test_a_connection_that_is_closed_without_an_answer_is_a_failure_and_not_asked_again() -> None:
