@@ -104,7 +104,7 @@ RULES: Sequence[tuple[re.Pattern[str], str]] = tuple(
         (r"@\[\d+(?:\.\d+)?\]", "@[<time>]"),  # as promtool has it
         (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<id>"),
         (r"(?<![\d.])(?!127\.0\.0\.1\b)\d{1,3}(?:\.\d{1,3}){3}(?![\d.])", "<address>"),
-        (r"\b(?=[a-f]*\d)[0-9a-f]{12,64}\b", "<digest>"),
+        (r"(?<![\w.])(?=[a-f]*\d)[0-9a-f]{12,64}\b", "<digest>"),  # and not the digits after a decimal point
         (rf"(?:-[{SAFE}]{{7,10}})?-[{SAFE}]{{5}}(?![\w-])|-[{SAFE}]{{7,10}}(?![\w-])", "-<hash>"),
         (r"\b[a-z][\w-]*-(?:control-plane|worker\d*)\b", "<node>"),
         (r"\(\d+[smhdy](?:\d+[smhd])? ago\)", "(<age> ago)"),

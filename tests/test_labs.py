@@ -139,6 +139,7 @@ def test_of_numbers_that_differ_a_zero_stays_a_zero() -> None:
     block = output("0 of 1,000 failed in 9.5 s", "numbers")
     assert labs.difference(block, "0 of 7 failed in 12 s") == ""
     assert labs.difference(block, "0.0 of 7 failed in 12 s") == ""
+    assert labs.difference(block, "0 of 7 failed in 0.004966556844670144 s") == ""
     assert labs.difference(block, "3 of 1,000 failed in 9.5 s")
     assert labs.difference(block, "0 of 0 failed in 9.5 s")
 
