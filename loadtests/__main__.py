@@ -49,7 +49,11 @@ def main() -> None:
     unknown = [name for name in arguments.journeys.split(",") if name not in shape.JOURNEYS]
     if unknown:
         parser.error(f"no such journey: {', '.join(unknown)}; there are {', '.join(shape.JOURNEYS)}")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for each in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # the first too: a shell lets what it puts into the background ignore it
+        signal.signal(each, _interrupt)
     try:
         status = perform(arguments)
     except (Failed, CommandFailed) as error:

@@ -273,6 +273,14 @@ def surroundings(target: Target) -> Generator[dict[str, str], None, None]:
         yield {**os.environ, "KUBECONFIG": str(file), "LC_ALL": "C.UTF-8"}
 
 
+def interruptible() -> None:
+    """Let SIGTERM end this as Ctrl-C does, and Ctrl-C also where a shell has put it into the background, which ignores
+    that signal otherwise.
+    """
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
+
+
 def say(text: str) -> None:
     """Print lines as they come."""
     print(text, flush=True)
@@ -287,7 +295,7 @@ def main() -> None:
     path = page(arguments.name)
     text = path.read_text()
     found = blocks(text)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruptible()
     try:
         with surroundings(read_target()) as environment:
             done = perform(found, environment, say)

@@ -207,7 +207,7 @@ def test_a_lab_that_does_not_end_is_ended() -> None:
 def test_ctrl_c_undoes_what_the_lab_had_done() -> None:
     text = page("echo begun", "sleep 300", undo="echo undone")
     program = (
-        "import os\nfrom tests import labs\n"
+        "import os\nfrom tests import labs\nlabs.interruptible()\n"
         f"labs.perform(labs.blocks({text!r}), os.environ, lambda line: print(line, flush=True))\n"
     )
     with subprocess.Popen(
