@@ -207,6 +207,7 @@ def say_begin(environment: Environment, **_: Any) -> None:
     options = vars(cast("Namespace", environment.parsed_options))
     told = {name: options[name] for name in TOLD}
     told["run_id"] = told["run_id"] or uuid4().hex[:12]
+    told["host"] = environment.host  # a worker elsewhere was not started with it
     if isinstance(runner, MasterRunner):
         workers: list[str] = sorted(cast("Any", runner.clients))
         for index, worker in enumerate(workers):
@@ -218,7 +219,7 @@ def say_begin(environment: Environment, **_: Any) -> None:
 def begin(environment: Environment, msg: Any, **_: Any) -> None:
     """Take up this process's part: the clock begins shortly after the word, by each process's own monotonic clock."""
     options = Namespace(**(vars(cast("Namespace", environment.parsed_options)) | msg.data))
-    plan, host = plan_of(options), cast("str", environment.host)
+    plan, host = plan_of(options), cast("str", msg.data["host"])
     floor = Floor(plan, msg.data["index"], msg.data["processes"], time.monotonic() + LEAD_S)
     floor.all_have_come = not options.shape or options.loop == CLOSED
     Shopper.host, Shopper.floor = host, floor

@@ -143,7 +143,7 @@ class Shopper(FastHttpUser):
         """Come once, at the moment of a schedule, whatever the shop does: an open loop."""
         self._begin(arrival.number, arrival.due_s)
         try:
-            self.shop()
+            self._go_shopping()
         except Left:
             pass
         finally:
@@ -160,7 +160,7 @@ class Shopper(FastHttpUser):
         floor.arrivals += 1
         self._begin(next(Shopper._loops) * floor.processes + floor.index, floor.now_s())
         try:
-            self.shop()
+            self._go_shopping()
             self.think()
         except Left:
             time.sleep(min(1.0, floor.plan.shape.think_s))  # one who meets an error does not hammer at the door
@@ -171,6 +171,22 @@ class Shopper(FastHttpUser):
         self.number = number
         self.draw = draws_of(number, self.floor.plan.seed)
         self._due_s = due_s
+
+    def _go_shopping(self) -> None:
+        """The journey. Where it breaks at something of its own, that is written down: a shopper who is missing would be
+        an omission that no figure shows. Raises Left.
+        """
+        try:
+            self.shop()
+        except Left:
+            raise
+        except Exception as error:
+            now_s, detail = self.floor.now_s(), f"{type(error).__name__}: {error}"
+            call = f"the {self.journey}'s journey"
+            self.floor.wrote_request(
+                Request(self._due_s, now_s, now_s, self.journey, self.number, call, 0, WRONG, detail)
+            )
+            raise Left from error
 
     def shop(self) -> None:
         """The journey; raises Left."""
