@@ -201,7 +201,7 @@ def products(count: int, seed: int) -> Iterator[Product]:
 
 def stock(count: int, seed: int) -> Iterator[tuple[UUID, int]]:
     """The units of each product; one in twenty is sold out."""
-    draw = Random(f"{seed} stock {count}")  # noqa: S311
+    draw = Random(f"{seed} stock {count}")  # noqa: S311 - nothing here is a secret
     for number in range(count):
         yield identifier(number), draw.randrange(1, 500) if draw.random() < 0.95 else 0
 
@@ -221,7 +221,7 @@ def users(count: int) -> Iterator[User]:
 
 def orders(count: int, customers: int, bought: Sequence[Product], seed: int) -> Iterator[Order]:
     """So many orders, the oldest first, of so many customers: of one to five of these products each."""
-    draw = Random(f"{seed} orders {count}")  # noqa: S311
+    draw = Random(f"{seed} orders {count}")  # noqa: S311 - nothing here is a secret
     address = _json(ADDRESS)
     shares = tuple(accumulate(SHARES))
     for number in range(count):

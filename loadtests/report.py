@@ -154,12 +154,17 @@ def _rate(about: About, findings: Findings) -> str:
     )
 
 
-def _latency(about: About, findings: Findings) -> str:
-    bins = findings.bins
-    lines = [
+def _percentiles(bins: Sequence[Bin]) -> list[plots.Line]:
+    """A line for each percentile, from when requests were due."""
+    return [
         plots.Line(name, name, [None if each.latency is None else of(each.latency) for each in bins])
         for name, of in PERCENTILES.items()
     ]
+
+
+def _latency(about: About, findings: Findings) -> str:
+    bins = findings.bins
+    lines = _percentiles(bins)
     naive = [None if each.service is None else each.service.p99_ms for each in bins]
     lines.append(plots.Line("p99 from when it was sent", "naive", naive))
     return (
@@ -225,10 +230,7 @@ def _calls_over_time(about: About, findings: Findings) -> str:
     for number, call in enumerate(findings.calls[:MOST_CALLS_PLOTTED]):
         requests = [request for request in findings.rows.requests if request.call == call.call]
         bins = binned(requests, about.shape, _seconds(findings.bins), most=len(findings.bins))
-        lines = [
-            plots.Line(name, name, [None if each.latency is None else of(each.latency) for each in bins])
-            for name, of in PERCENTILES.items()
-        ]
+        lines = _percentiles(bins)
         drawn += f"<h3>{escape(call.call)}</h3>" + plots.over_time(
             f"call-{number}",
             f"Latency percentiles of {call.call} over the run",

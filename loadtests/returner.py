@@ -28,7 +28,7 @@ class Returner(Customer):
         self.go()
 
     def cancel(self, order: Order, product: Product) -> None:
-        """Cancel, and where a step of the order is in flight ask again until it is done: cancelling ttwice is fine."""
+        """Cancel, and where a step of the order is in flight ask again until it is done: cancelling twice is fine."""
         status = 202
         while status == 202:
             with self.asked("POST", "/api/v1/orders/{}/cancel", order["id"], headers=self.bearer) as answer:

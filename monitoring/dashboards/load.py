@@ -4,12 +4,12 @@ A drill tells Grafana nothing. It works from outside, and what it does is seen f
 scraped, a process that began anew, an endpoint that is left out, a saga that another replica took up.
 """
 
+from monitoring.dashboards import alike
 from monitoring.dashboards.board import Board, Event, Row
 from monitoring.dashboards.panels import (
     A_MINUTE,
     A_SECOND,
     COUNT,
-    MUST_BE_NOUGHT,
     REQUESTS_A_SECOND,
     SECONDS,
     SHARE,
@@ -94,15 +94,9 @@ NOW = Row(
             width=4,
             height=4,
         ),
-        single(
+        alike.ledger_imbalance(
             6,
-            "Ledger imbalance",
             "0, whatever a drill does.",
-            Query("max(abs(souk_ledger_imbalance_minor))", ""),
-            unit=COUNT,
-            width=4,
-            height=4,
-            steps=MUST_BE_NOUGHT,
         ),
     ],
 )
@@ -110,18 +104,10 @@ NOW = Row(
 FROM_OUTSIDE = Row(
     "What shoppers see",
     [
-        lines(
+        alike.answers_at_the_edge(
             11,
-            "Answers a second at the edge, by status",
             "The load as it arrives. 5xx beside a line are its harm; those long after it are a defect.",
-            Query(
-                "sum by (code) (rate(traefik_entrypoint_requests_total"
-                '{job="edge",entrypoint=~"web|websecure"}[$__rate_interval]))',
-                "{{code}}",
-            ),
-            unit=A_SECOND,
             width=12,
-            empty="nothing at the edge",
         ),
         lines(
             12,
@@ -140,15 +126,10 @@ FROM_OUTSIDE = Row(
             steps=rising(orange=0.5, red=1),
             empty="no requests",
         ),
-        lines(
+        alike.orders(
             13,
-            "Orders a minute, by outcome",
             "The business under harm: confirmed may dip, and must come back.",
-            Query("60 * sum by (outcome) (rate(souk_orders_total[$__rate_interval]))", "{{outcome}}"),
-            unit=A_MINUTE,
-            stacked=True,
             width=12,
-            empty="no order ended yet",
         ),
         lines(
             14,
@@ -232,18 +213,9 @@ FROM_INSIDE = Row(
             unit=A_MINUTE,
             width=8,
         ),
-        lines(
+        alike.pool_in_use(
             28,
-            "Pool in use, the fullest replica of each service",
             "At 100 % requests wait for a connection to the database.",
-            Query(
-                'max by (service) (souk_database_connections_in_use{job="souk"} / souk_database_pool_size{job="souk"})',
-                "{{service}}",
-            ),
-            unit=SHARE,
-            width=8,
-            most=1,
-            steps=rising(orange=0.7, red=0.9),
         ),
         lines(
             29,

@@ -1,5 +1,6 @@
 """PostgreSQL, as each service sees its own database through PostgreSQL's views."""
 
+from monitoring.dashboards import alike
 from monitoring.dashboards.board import Board, Row
 from monitoring.dashboards.panels import (
     A_SECOND,
@@ -129,19 +130,10 @@ SESSIONS = Row(
             width=8,
             empty="no database answers",
         ),
-        lines(
+        alike.pool_in_use(
             13,
-            "Pool in use, the fullest replica of each service",
             "At 100 % requests wait for a connection: longer statements, or more load than the pool is for."
             " Alert: SoukPoolSaturated.",
-            Query(
-                'max by (service) (souk_database_connections_in_use{job="souk"} / souk_database_pool_size{job="souk"})',
-                "{{service}}",
-            ),
-            unit=SHARE,
-            width=8,
-            most=1,
-            steps=rising(orange=0.7, red=0.9),
         ),
         lines(
             14,

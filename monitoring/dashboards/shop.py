@@ -1,11 +1,10 @@
 """Shop: whether it is well. The five signals on top, then what must be zero, then the business."""
 
+from monitoring.dashboards import alike
 from monitoring.dashboards.board import Board, Row
 from monitoring.dashboards.panels import (
     A_MINUTE,
-    A_SECOND,
     COUNT,
-    MUST_BE_NOUGHT,
     REQUESTS_A_SECOND,
     SECONDS,
     SHARE,
@@ -116,16 +115,10 @@ MUST_HOLD = Row(
             steps=falling(orange=0.999, red=0.99),
             empty="nothing at the edge",
         ),
-        single(
+        alike.ledger_imbalance(
             13,
-            "Ledger imbalance",
             "Minor units by which the payment ledger misses zero. Anything else than 0 is a defect: stop refunds, run"
             " make audit. Alert: SoukLedgerImbalance.",
-            Query("max(abs(souk_ledger_imbalance_minor))", ""),
-            unit=COUNT,
-            width=4,
-            height=4,
-            steps=MUST_BE_NOUGHT,
         ),
         single(
             14,
@@ -170,16 +163,11 @@ MUST_HOLD = Row(
 BUSINESS = Row(
     "Business",
     [
-        lines(
+        alike.orders(
             21,
-            "Orders a minute, by outcome",
             "Orders that came to an end. Rejected ones are refused cards and missing stock; when confirmed falls and"
             " nothing else rises, checkouts do not end: see the saga's steps beside.",
-            Query("60 * sum by (outcome) (rate(souk_orders_total[$__rate_interval]))", "{{outcome}}"),
-            unit=A_MINUTE,
-            stacked=True,
             width=8,
-            empty="no order ended yet",
         ),
         lines(
             22,
@@ -292,19 +280,11 @@ OVER_TIME = Row(
             steps=rising(orange=0.001, red=0.01),
             empty="no requests for five minutes",
         ),
-        lines(
+        alike.answers_at_the_edge(
             36,
-            "Answers a second at the edge, by status",
             "502 and 504 are given by the edge itself when no replica answers: the services' own metrics never see"
             " them.",
-            Query(
-                "sum by (code) (rate(traefik_entrypoint_requests_total"
-                '{job="edge",entrypoint=~"web|websecure"}[$__rate_interval]))',
-                "{{code}}",
-            ),
-            unit=A_SECOND,
             width=8,
-            empty="nothing at the edge",
         ),
     ],
 )
