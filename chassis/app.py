@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from math import isnan, nan
 from pathlib import Path
+from socket import gethostname
 from sys import maxsize
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,7 @@ class Service(FastAPI):
         self.front: ASGIApp = super().__call__
         self.body_limits: dict[str, int] = {}
         self._transports = transports
+        self._replica = f"{gethostname()}:{settings.port}" if settings.server_timing else None
         self._peers: dict[str, Peer] = {}
         self._workers: list[Worker] = []
         self._preparations: list[Round] = []
@@ -264,6 +266,8 @@ class Service(FastAPI):
                 seconds = perf_counter() - started_at
                 status = message["status"]
                 message["headers"] = [*message["headers"], request_id_header]
+                if self._replica is not None:
+                    message["headers"].append((b"server-timing", _timing(self._replica, seconds, context)))
                 if span is not None:
                     span.answered(status, message["headers"])
                 if STREAM in scope:
@@ -366,6 +370,14 @@ def _tracing(name: str, settings: ServiceSettings) -> "Tracing | None":
 
     endpoint, ratio = settings.otel_exporter_otlp_endpoint, settings.otel_traces_sampler_arg
     return Tracing(name, settings.port, endpoint, ratio)
+
+
+def _timing(replica: str, seconds: float, context: Context) -> bytes:
+    """What Server-Timing carries (W3C Server Timing): durations are milliseconds."""
+    return (
+        f'app;dur={seconds * 1000:.1f}, replica;desc="{replica}", trace;desc="{context.trace_id}",'
+        f' retries;desc="{context.retries}"'
+    ).encode("latin-1")
 
 
 INTERNAL = "/internal/"

@@ -23,9 +23,10 @@ class Context:
 
     `deadline` is in seconds of the event loop's clock; none means unbounded. `parent_id` is the caller's span.
     `span` is the one under way here; none where this service is not traced, or this trace not recorded.
+    `retries` counts the attempts at a peer beyond the first of each call.
     """
 
-    __slots__ = ("deadline", "order_id", "parent_id", "request_id", "sampled", "span", "trace_id")
+    __slots__ = ("deadline", "order_id", "parent_id", "request_id", "retries", "sampled", "span", "trace_id")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Context:
         self.request_id = request_id if valid and request_id else self.trace_id
         self.deadline = deadline
         self.order_id: str | None = None
+        self.retries = 0
 
     def _join(self, traceparent: str) -> str | None:
         """Take the trace that the caller is in, or none where the header is not valid (W3C Trace Context, 3.2.2)."""

@@ -82,6 +82,11 @@ class ServiceSettings(BaseSettings):
     otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1)
     """The share that is recorded of the traces that begin here; for others their callers have decided."""
 
+    server_timing: bool = False
+    """Whether each answer tells in `Server-Timing` who gave it, how long it took, its trace, and how often a peer was
+    asked again (W3C Server Timing). For demonstrations: the names of replicas are nobody's business outside.
+    """
+
     max_in_flight: int = Field(default=256, ge=1)
     """Requests from outside served at once; one more is refused with 503 at once."""
     max_internal_in_flight: int = Field(default=512, ge=1)

@@ -20,6 +20,7 @@ import httptools
 import httpx2
 
 from chassis.balancing import Attempt, Balancer, CallPolicy, Endpoint, RetryBudget
+from chassis.context import context
 from chassis.origins import Address, Addresses, Resolve, resolved
 from chassis.telemetry import Telemetry
 
@@ -260,6 +261,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
         tried: list[Endpoint] = []
         repeats = 1 if policy.idempotent else 0
         outcome: Answer | httpx2.TransportError = httpx2.ConnectError("there is no endpoint")
+        attempts = 0
         retried = False
         while True:
             left_s = None if until is None else until - monotonic()
@@ -270,6 +272,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             if attempt is None:
                 break
             retried = retried or bool(tried) or outcome.__class__ is Stale
+            attempts += 1
             outcome = await self._attempt(attempt, policy, repeats, head, body, left_s)
             if isinstance(outcome, tuple):
                 if outcome[0] not in REPEATED:
@@ -288,6 +291,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
                 break
             repeats -= 1
         if retried:
+            context().retries += attempts - 1
             good = isinstance(outcome, tuple) and outcome[0] < 500
             self._retries["answered" if good else "failed"].inc()
         return outcome

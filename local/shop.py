@@ -53,7 +53,7 @@ def create_services(
 
     def told(name: str) -> dict[str, Any]:
         files = {file.name: file.read_text() for file in (secrets / name).iterdir()}
-        return files | {"port": ports[name], "database_url": urls[name], "log_level": "warning"}
+        return files | {"port": ports[name], "database_url": urls[name], "log_level": "warning", "server_timing": True}
 
     try:
         services["user"] = create_user(UserSettings.model_validate(told("user") | admin), transports)

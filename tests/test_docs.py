@@ -83,6 +83,8 @@ def test_every_setting_stands_in_the_readme_of_its_service(service: str) -> None
 def written(value: object) -> set[str]:
     """How a default may be written."""
     match value:
+        case bool():
+            return {"yes" if value else "no"}
         case float():
             return {f"{value:g}"}
         case int() if value % 2**20 == 0:
@@ -92,7 +94,7 @@ def written(value: object) -> set[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_readme_gives_the_default_of_each_number(service: str) -> None:
+def test_a_readme_gives_the_default_of_each_number_and_switch(service: str) -> None:
     rows = documented_settings(service)
     for name, field in SETTINGS[service].model_fields.items():
         if isinstance(field.default, int | float):

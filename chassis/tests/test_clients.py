@@ -481,6 +481,20 @@ async def test_metrics_tell_who_is_left_out_and_what_became_of_retries() -> None
         assert sampled("souk_peer_retries_total", outcome="answered") - answered == FAILURES
 
 
+async def test_the_request_that_makes_the_call_knows_how_often_a_peer_was_asked_again() -> None:
+    bad, good = closing_after(b""), answering(200, b"1")
+    async with bad.listening(), good.listening(), peer_at(bad.port, good.port) as peer:
+        token = current.set(Context())
+        try:
+            while len(bad.requests) < FAILURES:
+                assert await peer.call("GET", "/thing", policy=AGAIN) == 1
+            asked = current.get()
+            assert asked is not None
+            assert asked.retries == FAILURES
+        finally:
+            current.reset(token)
+
+
 async def test_a_call_that_is_under_way_when_its_address_goes_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chassis.origins.RESOLVE_EVERY_S", 0.01)
     leaving, staying = Gated(b"1"), answering(200, b"2")

@@ -1,7 +1,9 @@
 """What every request carries and is bounded by: its id and trace, its deadline, the number served at once."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from socket import gethostname
 
 import httpx2
 import pytest
@@ -58,6 +60,24 @@ async def test_another_request_id_is_replaced_by_the_trace_id(http: httpx2.Async
 )
 async def test_every_answer_has_a_request_id(http: httpx2.AsyncClient, path: str) -> None:
     assert len((await http.get(path)).headers.get_list("x-request-id")) == 1
+
+
+@pytest.mark.parametrize("path", ["/relay", "/nowhere", "/crash"], ids=lambda path: path.strip("/"))
+async def test_server_timing_tells_who_answered_where_it_is_asked_for(
+    build: Build, recorder: Recorder, path: str
+) -> None:
+    async with client(build({"user": recorder}, server_timing=True, port=8765)) as http:
+        answer = await http.get(path, headers={"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-00"})
+    (header,) = answer.headers.get_list("server-timing")
+    told = re.fullmatch(r'app;dur=(\d+\.\d), replica;desc="([^"]+):8765", trace;desc="(\w+)", retries;desc="0"', header)
+    assert told is not None, header
+    milliseconds, host, trace_id = told.groups()
+    assert 0 < float(milliseconds) < 10_000
+    assert (host, trace_id) == (gethostname(), TRACE_ID)
+
+
+async def test_server_timing_is_nobodys_business_by_default(http: httpx2.AsyncClient) -> None:
+    assert "server-timing" not in (await http.get("/nowhere")).headers
 
 
 @pytest.mark.parametrize("flags", ["00", "01"])
