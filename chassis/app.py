@@ -1,4 +1,7 @@
-"""create_service(): what the four services have in common, built once and opted into by one call."""
+"""create_service(): what the services have in common, built once and opted into by one call.
+
+An `Application` counts, traces and bounds what it serves; a `Service` is one with a database, which others may call.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -45,7 +48,7 @@ from chassis.problems import (
 )
 from chassis.schemas import ProblemDocument
 from chassis.secrets import SERVICES
-from chassis.settings import ServiceSettings
+from chassis.settings import ApplicationSettings, ServiceSettings
 from chassis.telemetry import OPENMETRICS, UNMATCHED, Telemetry
 from chassis.transport import DEADLINE, PooledTransport
 from chassis.workers import Round, Worker
@@ -81,7 +84,7 @@ class Bound:
         self.refused = telemetry.refused.labels(work)
 
 
-class Service(FastAPI):
+class Application(FastAPI):
     """A FastAPI application that counts, traces and bounds what it serves.
 
     Its `__call__` is the outermost layer, one for all of it: each layer more costs every request. `front` is what it
@@ -89,22 +92,28 @@ class Service(FastAPI):
     paths take beyond MAX_BODY_BYTES.
     """
 
-    def __init__(self, name: str, settings: ServiceSettings, transports: Transports | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: ApplicationSettings,
+        transports: Transports | None,
+        *,
+        max_internal_in_flight: int = 1,
+        openapi_url: str | None = None,
+    ) -> None:
         self.service_name = name
         self._tracing = _tracing(name, settings)
         self.telemetry = Telemetry(name, self._tracing)
-        self.database = Database(settings, Connection if self._tracing is None else self._tracing.connection_class)
-        self.credential = ServiceCredential(name, settings)
         self.stopping = asyncio.Event()
         self.front: ASGIApp = super().__call__
         self.body_limits: dict[str, int] = {}
         self._transports = transports
         self._replica = f"{gethostname()}:{settings.port}" if settings.server_timing else None
-        self._peers: dict[str, Peer] = {}
+        self._pools: dict[str, httpx2.AsyncBaseTransport] = {}
         self._workers: list[Worker] = []
         self._preparations: list[Round] = []
         self._public = Bound("public", settings.max_in_flight, self.telemetry)
-        self._internal = Bound("internal", settings.max_internal_in_flight, self.telemetry)
+        self._internal = Bound("internal", max_internal_in_flight, self.telemetry)
         self._probes = Bound("probe", maxsize, self.telemetry)
         self._bounds = {(method, path): self._probes for method in ("GET", "HEAD") for path in PROBES}
         self.started = asyncio.Event()
@@ -113,31 +122,22 @@ class Service(FastAPI):
             version="1",
             docs_url=None,
             redoc_url=None,
-            openapi_url=f"/docs/{name}/openapi.json",
+            openapi_url=openapi_url,
             redirect_slashes=False,
             lifespan=_lifespan,
             separate_input_output_schemas=False,
             # Its own would note paths and queries as they came, and does not see what is answered before routing.
             telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
-        self.state.database = self.database
-        self.state.service_callers = ServiceCallers(name, settings)
         self.telemetry.in_flight.set_function(self._in_flight)
-        self.telemetry.gauge(
-            "souk_database_connections_in_use", "Connections of the pool that serve a statement now."
-        ).set_function(self.database.in_use)
-        self.telemetry.gauge("souk_database_pool_size", "The most connections that the pool opens.").set(
-            settings.database_pool_size
-        )
 
-    def peer(self, name: str, urls: str, *, timeout_s: float = 3.0) -> Peer:
-        """A client of another service, at the origins that a setting names; the same one for the same name."""
-        if name not in self._peers:
-            transport = (
+    def pool(self, name: str, urls: str) -> httpx2.AsyncBaseTransport:
+        """The connections to another service, at the origins that a setting names; the same ones for the same name."""
+        if name not in self._pools:
+            self._pools[name] = (
                 PooledTransport(name, urls, self.telemetry) if self._transports is None else self._transports[name]
             )
-            self._peers[name] = Peer(name, urls, self.credential, self.telemetry, transport, timeout_s=timeout_s)
-        return self._peers[name]
+        return self._pools[name]
 
     def bound(self, work: str, method: str, path: str, most: int) -> None:
         """Let requests of this method and path be a class of work with a bound of its own."""
@@ -153,12 +153,12 @@ class Service(FastAPI):
         return worker
 
     def prepare(self, work: Round) -> None:
-        """Work that the service needs done before it is ready, once the schema is there; repeated until it succeeds."""
+        """Work that has to be done before it is ready, once the schema is there; repeated until it succeeds."""
         self._preparations.append(work)
 
     @property
     def ready(self) -> bool:
-        """Whether the service has started and the schema was at the expected revision then.
+        """Whether it has started, and the schema of its database was at the expected revision then.
 
         It does not follow the database down: an outage answers 503 request by request, and must not take every replica
         out of its Service at once.
@@ -166,14 +166,16 @@ class Service(FastAPI):
         return self.started.is_set()
 
     async def start(self) -> None:
-        """Begin to wait for the schema; when it is there, what was prepared is done and the workers start."""
-        self._awaiting_schema = asyncio.create_task(self._await_schema())
+        """Begin to wait for the schema, if there is one; then what was prepared is done and the workers start."""
+        self._starting = asyncio.create_task(self._prepare())
 
-    async def _await_schema(self) -> None:
-        expected = expected_revision(self.service_name)
+    async def _may_prepare(self) -> bool:
+        return True
+
+    async def _prepare(self) -> None:
         while not self.ready:
             try:
-                if await self.database.revision() >= expected:
+                if await self._may_prepare():
                     for work in self._preparations:
                         await work()
                     self.started.set()
@@ -185,18 +187,20 @@ class Service(FastAPI):
             await asyncio.sleep(CHECK_SCHEMA_EVERY_S)
         for worker in self._workers:
             worker.start()
-        log.info("service_ready", schema=expected)
+        log.info("service_ready")
 
     async def stop(self) -> None:
         """Stop the workers, close every connection, and send the spans that are left."""
         self.stopping.set()
-        self._awaiting_schema.cancel()
+        self._starting.cancel()
         await asyncio.gather(*(worker.stop() for worker in self._workers))
-        for peer in self._peers.values():
-            await peer.aclose()
-        await self.database.close()
+        await self._close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
+
+    async def _close(self) -> None:
+        for pool in self._pools.values():
+            await pool.aclose()
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once, with the problem document that every error refers to."""
@@ -362,7 +366,7 @@ class Service(FastAPI):
             raise Unavailable("the deadline has passed") from None
 
 
-def _tracing(name: str, settings: ServiceSettings) -> "Tracing | None":
+def _tracing(name: str, settings: ApplicationSettings) -> "Tracing | None":
     """The service's tracing, where an endpoint is named. Nothing is imported for it otherwise."""
     if not settings.otel_exporter_otlp_endpoint:
         return None
@@ -370,6 +374,45 @@ def _tracing(name: str, settings: ServiceSettings) -> "Tracing | None":
 
     endpoint, ratio = settings.otel_exporter_otlp_endpoint, settings.otel_traces_sampler_arg
     return Tracing(name, settings.port, endpoint, ratio)
+
+
+class Service(Application):
+    """An application with a database, which is ready when its schema is, and which calls its peers in its own name."""
+
+    def __init__(self, name: str, settings: ServiceSettings, transports: Transports | None) -> None:
+        super().__init__(
+            name,
+            settings,
+            transports,
+            max_internal_in_flight=settings.max_internal_in_flight,
+            openapi_url=f"/docs/{name}/openapi.json",
+        )
+        self.database = Database(settings, Connection if self._tracing is None else self._tracing.connection_class)
+        self.credential = ServiceCredential(name, settings)
+        self._peers: dict[str, Peer] = {}
+        self.state.database = self.database
+        self.state.service_callers = ServiceCallers(name, settings)
+        self.telemetry.gauge(
+            "souk_database_connections_in_use", "Connections of the pool that serve a statement now."
+        ).set_function(self.database.in_use)
+        self.telemetry.gauge("souk_database_pool_size", "The most connections that the pool opens.").set(
+            settings.database_pool_size
+        )
+
+    def peer(self, name: str, urls: str, *, timeout_s: float = 3.0) -> Peer:
+        """A client of another service, at the origins that a setting names; the same one for the same name."""
+        if name not in self._peers:
+            self._peers[name] = Peer(
+                name, urls, self.credential, self.telemetry, self.pool(name, urls), timeout_s=timeout_s
+            )
+        return self._peers[name]
+
+    async def _may_prepare(self) -> bool:
+        return await self.database.revision() >= expected_revision(self.service_name)
+
+    async def _close(self) -> None:
+        await super()._close()
+        await self.database.close()
 
 
 def _timing(replica: str, seconds: float, context: Context) -> bytes:
@@ -395,7 +438,7 @@ def _handler(scope: Scope) -> str:
 
 @asynccontextmanager
 async def _lifespan(service: FastAPI) -> AsyncGenerator[None, None]:
-    assert isinstance(service, Service)
+    assert isinstance(service, Application)
     await service.start()
     try:
         yield
@@ -480,6 +523,19 @@ def create_service(
     service.telemetry.registry.register(postgres)
     service.worker("postgres-metrics", postgres.read, every_s=READ_EVERY_S)
 
+    async def docs() -> HTMLResponse:
+        """The list of the services' documentation pages."""
+        return HTMLResponse(INDEX)
+
+    add_probes(service)
+    service.add_api_route("/docs", docs, include_in_schema=False)
+    _add_swagger_ui(service)
+    return service
+
+
+def add_probes(service: Application) -> None:
+    """Answer /livez, /readyz and /metrics."""
+
     async def livez() -> Response:
         """Whether the process's event loop turns; nothing else."""
         return Response("ok", media_type="text/plain")
@@ -495,14 +551,8 @@ def create_service(
             return Response(service.telemetry.openmetrics(), media_type=f"{OPENMETRICS}; version=1.0.0; charset=utf-8")
         return Response(service.telemetry.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def docs() -> HTMLResponse:
-        """The list of the services' documentation pages."""
-        return HTMLResponse(INDEX)
-
-    for path, endpoint in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics), ("/docs", docs)):
+    for path, endpoint in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics)):
         service.add_api_route(path, endpoint, include_in_schema=False)
-    _add_swagger_ui(service)
-    return service
 
 
 def _add_swagger_ui(service: Service) -> None:

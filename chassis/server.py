@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 
 import uvicorn
 
-from chassis.app import Service, openapi_bytes
+from chassis.app import Application, Service, openapi_bytes
 from chassis.migrations import migrate
-from chassis.settings import InvalidSettings, ServiceSettings
+from chassis.settings import ApplicationSettings, InvalidSettings, ServiceSettings
 from chassis.telemetry import configure_logging
 
 KEEP_ALIVE_S = 120
@@ -22,6 +22,7 @@ BACKLOG = 2048
 """Connections that the kernel keeps until they are accepted."""
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
+AnySettings = TypeVar("AnySettings", bound=ApplicationSettings)
 
 
 class Server(uvicorn.Server):
@@ -64,7 +65,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(service: Service, host: str, port: int) -> None:
+def serve(service: Application, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is being served."""
     Server(service, host, port, [service.stopping]).run()
 
@@ -78,12 +79,19 @@ def main(
     """Do what the command line asks: serve (without an argument), migrate, openapi, or one of the service's own
     `commands`.
     """
-    known: dict[str, Callable[[Settings], None]] = {
+    served: dict[str, Callable[[Settings], None]] = {
         "serve": lambda settings: serve(create_app(settings), settings.host, settings.port),
         "migrate": lambda settings: migrate(name, settings.database_url.get_secret_value()),
         "openapi": lambda settings: print_bytes(openapi_bytes(create_app(settings))),
         **(commands or {}),
     }
+    command_line(name, settings_class, served)
+
+
+def command_line(
+    name: str, settings_class: type[AnySettings], known: Mapping[str, Callable[[AnySettings], None]]
+) -> None:
+    """Do the one of `known` that the command line names, `serve` where it names none."""
     arguments = sys.argv[1:] or ["serve"]
     if len(arguments) != 1 or arguments[0] not in known:
         sys.exit(f"usage: python -m services.{name} [{' | '.join(known)}]")

@@ -53,8 +53,8 @@ class InvalidSettings(Exception):
         super().__init__("settings: " + "; ".join(faults))
 
 
-class ServiceSettings(BaseSettings):
-    """What every service is told. Durations are seconds, sizes bytes."""
+class ApplicationSettings(BaseSettings):
+    """What everything that serves is told, with a database or without. Durations are seconds, sizes bytes."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
@@ -62,20 +62,8 @@ class ServiceSettings(BaseSettings):
     port: int
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
-    database_url: Annotated[SecretStr, AfterValidator(refuse_placeholder_password)]
-    """postgresql://role:password@host/database, or with `?host=/folder` for a Unix socket."""
-    database_pool_size: int = Field(default=10, ge=1)
-    database_acquire_timeout_s: float = 1.5
-    """How long a request waits for a connection before it is refused with 503: within 2 s of its coming."""
-    database_statement_timeout_s: float = 5.0
-
-    service_key: Secret
-    """This service's Ed25519 private key as a JWK: it signs the credential that other services see."""
-    service_jwks: str
-    """The public keys of all callers as a JWK set; a key's `kid` is the caller's name."""
-
     user_url: Origins = "http://127.0.0.1:8001"
-    """Where the user service answers; the keys that verify access tokens come from there."""
+    """Where the user service answers."""
 
     otel_exporter_otlp_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
     """Where a collector takes traces, by OTLP over HTTP at `/v1/traces` below it. Empty: there are none."""
@@ -89,8 +77,6 @@ class ServiceSettings(BaseSettings):
 
     max_in_flight: int = Field(default=256, ge=1)
     """Requests from outside served at once; one more is refused with 503 at once."""
-    max_internal_in_flight: int = Field(default=512, ge=1)
-    """The same for calls between services, counted apart: they finish what was begun, and are refused last."""
 
     @classmethod
     def load(cls) -> Self:
@@ -99,3 +85,22 @@ class ServiceSettings(BaseSettings):
             return cls(_secrets_dir=os.environ.get("SECRETS_DIR"))  # pyright: ignore[reportCallIssue] - from outside
         except ValidationError as error:
             raise InvalidSettings(error) from None
+
+
+class ServiceSettings(ApplicationSettings):
+    """What a service with a database is told, which others call and which calls others in its own name."""
+
+    database_url: Annotated[SecretStr, AfterValidator(refuse_placeholder_password)]
+    """postgresql://role:password@host/database, or with `?host=/folder` for a Unix socket."""
+    database_pool_size: int = Field(default=10, ge=1)
+    database_acquire_timeout_s: float = 1.5
+    """How long a request waits for a connection before it is refused with 503: within 2 s of its coming."""
+    database_statement_timeout_s: float = 5.0
+
+    service_key: Secret
+    """This service's Ed25519 private key as a JWK: it signs the credential that other services see."""
+    service_jwks: str
+    """The public keys of all callers as a JWK set; a key's `kid` is the caller's name."""
+
+    max_internal_in_flight: int = Field(default=512, ge=1)
+    """The same for calls between services, counted apart: they finish what was begun, and are refused last."""
