@@ -62,7 +62,7 @@ def up(target: Target) -> None:
         rollout.run_jobs(stages["databases"], kubectl, result)
     with step("migrations") as result:
         rollout.run_jobs(stages["migration"], kubectl, result)
-    with step("user, product, payment, order") as result:
+    with step("user, product, payment, order, storefront") as result:
         rollout.take_from_deployments(stages["service"], kubectl)
         rollout.apply(stages["service"], kubectl, result)
     with step("catalogue") as result:
@@ -92,11 +92,11 @@ def tell(target: Target, started_at: float) -> None:
         return
     ports = cluster.ports(target.kind_cluster)
     web = f"http://127.0.0.1:{ports[30080]}"
-    await_edge(f"{web}/docs")
+    await_edge(f"{web}/")
     authority = relative(SECRETS / "authority" / "ca.crt")
     say(f"\nThe shop is up, after {monotonic() - started_at:.0f} s:")
-    say(f"    {web}/docs")
-    say(f"    https://127.0.0.1:{ports[30443]}/docs    curl --cacert {authority} ...")
+    say(f"    {web}/")
+    say(f"    https://127.0.0.1:{ports[30443]}/    curl --cacert {authority} ...")
     say(f"    the admin is {shop.ADMIN_EMAIL}, the password is in {relative(SECRETS / 'user' / 'admin_password')}")
     tell_who_watches(target, f"{web}/grafana/")
     say("\nNext:")

@@ -16,6 +16,7 @@ from deploy.cluster import nodes
 from deploy.commands import CommandFailed, run, run_logged, succeeds
 from deploy.target import STATE, Target
 from deploy.terminal import Failed, Result
+from local.edge import STOREFRONT
 
 BUILD_TIMEOUT_S = 1200.0
 PULL_TIMEOUT_S = 900.0
@@ -52,7 +53,7 @@ def release(image: str, root: Path = ROOT) -> str:
 def names(target: Target) -> dict[str, str]:
     """The image of each service, and of the load tests where the overlay has them, by its name in the manifests."""
     prefix = f"{target.registry}/" if target.registry else ""
-    wanted = (*SERVICES, *((LOAD,) if target.overlay == LOAD else ()))
+    wanted = (*SERVICES, STOREFRONT, *((LOAD,) if target.overlay == LOAD else ()))
     return {f"souk/{name}": f"{prefix}souk/{name}:{release(name)}" for name in wanted}
 
 
@@ -133,7 +134,7 @@ def remove() -> int:
     ours = [
         image
         for image in listed.split()
-        if any(f"souk/{name}:" in image for name in (*SERVICES, LOAD)) and not image.endswith((":compose", ":<none>"))
+        if any(f"souk/{name}:" in image for name in (*SERVICES, STOREFRONT, LOAD)) and not image.endswith((":compose", ":<none>"))
     ]
     if ours:
         run(("docker", "image", "rm", *ours))

@@ -1,7 +1,7 @@
 """What is applied in which order, and whether it comes up.
 
     namespace -> secrets -> what needs no release: network policies, services, the database
-    -> roles and databases -> migrations -> the four services -> [the catalogue] -> the edge -> who watches
+    -> roles and databases -> migrations -> the services -> [the catalogue] -> the edge -> who watches
 
 Each stage waits for the one before it, and each does nothing where nothing has changed.
 """

@@ -39,7 +39,7 @@ class ReverseProxy:
             await self._live(receive, send)
             return
         service = routed(scope["path"])
-        if service is None:
+        if service is None or service not in self._replicas:
             await answer_itself(scope, receive, send)
             return
         raw_path: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")

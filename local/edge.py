@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis.context import Context, current
@@ -25,26 +24,32 @@ ROUTES = {
 """Path prefixes and the services that answer them. A prefix ends at a slash: `/api/v1/users` is not
 `/api/v1/users-of`.
 """
+STOREFRONT = "storefront"
+"""Who answers every other path, but for those that begin with one of NOT_PAGES."""
+NOT_PAGES = ("api", "docs", "internal", "livez", "readyz", "metrics")
+"""What is never a page: below the first two only ROUTES is public, and the others are for the inside."""
 
 
 def routed(path: str) -> str | None:
     """Return the service that answers a path, or none where the edge routes it to nobody."""
-    return ROUTES.get("/".join(path.split("/", 4)[: 3 if path.startswith("/docs") else 4]))
+    parts = path.split("/", 4)
+    service = ROUTES.get("/".join(parts[: 3 if path.startswith("/docs") else 4]))
+    return STOREFRONT if service is None and parts[1] not in NOT_PAGES else service
 
 
 async def answer_itself(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer what the edge routes to nobody: the root leads to the documentation, anything else is not found."""
+    """Answer what the edge routes to nobody."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     context = Context(request_id=headers.get("x-request-id"), traceparent=headers.get("traceparent"))
     token = current.set(context)
-    answer = RedirectResponse("/docs") if scope["path"] == "/" else ProblemResponse(NotFound(), scope["path"])
+    answer = ProblemResponse(NotFound(), scope["path"])
     current.reset(token)
     answer.headers["X-Request-Id"] = context.request_id
     await answer(scope, receive, send)
 
 
 class Edge:
-    """An ASGI application in front of the four services."""
+    """An ASGI application in front of the services, with the storefront or without."""
 
     def __init__(self, services: Mapping[str, ASGIApp]) -> None:
         self._services = services
@@ -52,8 +57,5 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        service = routed(scope["path"])
-        if service is None:
-            await answer_itself(scope, receive, send)
-        else:
-            await self._services[service](scope, receive, send)
+        service = self._services.get(routed(scope["path"]) or "", answer_itself)
+        await service(scope, receive, send)

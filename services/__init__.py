@@ -1,1 +1,1 @@
-"""The four services. None imports another; what they share is the chassis."""
+"""The four services, and the storefront. None imports another; what they share is the chassis."""

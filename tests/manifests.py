@@ -68,8 +68,8 @@ def selects(selector: dict[str, Any], found: dict[str, str]) -> bool:
         if found.get(key) != value:
             return False
     for expression in selector.get("matchExpressions", []):
-        assert expression["operator"] == "In"
-        if found.get(expression["key"]) not in expression["values"]:
+        assert expression["operator"] in {"In", "NotIn"}
+        if (found.get(expression["key"]) in expression["values"]) != (expression["operator"] == "In"):
             return False
     return True
 

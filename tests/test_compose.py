@@ -9,11 +9,13 @@ import yaml
 
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES, generate
-from local.edge import ROUTES
+from chassis.settings import ApplicationSettings
+from local.edge import NOT_PAGES, ROUTES, STOREFRONT
 from local.postgres import SETTINGS
 from services.order.settings import OrderSettings
 from services.payment.settings import PaymentSettings
 from services.product.settings import ProductSettings
+from services.storefront.settings import StorefrontSettings
 from services.user.settings import UserSettings
 from tests.manifests import container as container_of
 from tests.manifests import of_kind, overlay
@@ -21,6 +23,10 @@ from tests.manifests import of_kind, overlay
 Tree = dict[str, Any]
 
 SETTINGS_OF = {"user": UserSettings, "product": ProductSettings, "payment": PaymentSettings, "order": OrderSettings}
+SERVED: dict[str, type[ApplicationSettings]] = {**SETTINGS_OF, STOREFRONT: StorefrontSettings}
+"""All that serves, with a database or without."""
+PAGES = f"PathPrefix(`/`) && !PathRegexp(`^/({'|'.join(NOT_PAGES)})(/|$)`)"
+"""The edge's rule for the storefront, which it asks last."""
 STATEMENTS_COUNTED = {
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.max": "1000",
@@ -102,7 +108,7 @@ def test_each_container_is_hardened(container: str) -> None:
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_each_image_is_built_here_or_pinned_to_a_version(container: str) -> None:
     image: str = CONTAINERS[container]["image"]
-    built = {CONTAINERS[service]["image"]: service for service in SERVICES}
+    built = {CONTAINERS[service]["image"]: service for service in SERVED}
     if image in built:
         assert CONTAINERS[built[image]]["build"] == {"context": ".", "args": {"SERVICE": built[image]}}
     else:
@@ -121,28 +127,29 @@ def test_each_container_sees_its_own_secrets_only() -> None:
     expected = {service: [service] for service in SERVICES}
     expected |= {f"migrate-{service}": [service] for service in SERVICES}
     expected |= {"postgres": ["postgres"], "databases": ["postgres"], "audit": ["audit"]}
-    expected |= {"seed": ["user/admin_password"], "secrets": [""], "edge": []}
+    expected |= {"seed": ["user/admin_password"], "secrets": [""], "edge": [], STOREFRONT: []}
     expected |= {"prometheus": [], "alertmanager": [], "grafana": ["grafana"]}
     assert {container: secret_folders(container) for container in CONTAINERS} == expected
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SERVED)
 def test_each_service_runs_in_two_replicas_that_stop_in_peace(service: str) -> None:
     assert replicas(service) == 2
     assert CONTAINERS[service]["stop_grace_period"] == "45s"
     assert "/readyz" in CONTAINERS[service]["healthcheck"]["test"][-1]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SERVED)
 def test_a_service_is_told_only_what_it_has_a_setting_for(service: str) -> None:
-    every_setting = {name.upper() for settings in SETTINGS_OF.values() for name in settings.model_fields}
-    own = {name.upper() for name in SETTINGS_OF[service].model_fields}
+    every_setting = {name.upper() for settings in SERVED.values() for name in settings.model_fields}
+    own = {name.upper() for name in SERVED[service].model_fields}
     told: dict[str, str] = CONTAINERS[service]["environment"]
     assert told.keys() <= every_setting
     assert told.keys() - own <= {"USER_URL", "PRODUCT_URL", "PAYMENT_URL"}  # the same for all
-    for peer in SERVICES[:3]:
+    for peer in SERVICES[:3] if service in SERVICES else SERVICES:
         assert told[f"{peer.upper()}_URL"] == f"http://{peer}:{CONTAINERS[peer]['environment']['PORT']}"
-    assert CONTAINERS[f"migrate-{service}"]["environment"] == told
+    if service in SERVICES:
+        assert CONTAINERS[f"migrate-{service}"]["environment"] == told
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -151,6 +158,11 @@ def test_a_service_starts_when_its_schema_is_there(service: str) -> None:
     assert CONTAINERS[service]["depends_on"] == {f"migrate-{service}": completed}
     assert CONTAINERS[f"migrate-{service}"]["command"] == "migrate"
     assert CONTAINERS[f"migrate-{service}"]["depends_on"] == {"databases": completed}
+
+
+def test_the_storefront_reaches_the_services_and_no_database() -> None:
+    assert CONTAINERS[STOREFRONT]["networks"] == ["services"]
+    assert "depends_on" not in CONTAINERS[STOREFRONT], "it is ready, and says what is missing, without them"
 
 
 def test_something_waits_for_each_one_shot() -> None:
@@ -171,13 +183,13 @@ def test_the_edge_routes_what_it_routes_in_local_mode() -> None:
         prefix: routers[service]["service"] for service in SERVICES for prefix in prefixes(routers[service]["rule"])
     }
     assert routed == ROUTES
-    assert routers.keys() - set(SERVICES) == {"home", "grafana"}
-    assert routers["home"]["rule"] == "Path(`/`)"
+    assert routers.keys() - set(SERVICES) == {STOREFRONT, "grafana"}
+    assert routers[STOREFRONT].items() >= {"rule": PAGES, "priority": 1, "service": STOREFRONT}.items()
     assert prefixes(routers["grafana"]["rule"]) == {"/grafana"}
 
 
 def test_the_edge_knows_every_replica() -> None:
-    for service in SERVICES:
+    for service in SERVED:
         port = CONTAINERS[service]["environment"]["PORT"]
         expected = [f"http://{COMPOSE['name']}-{service}-{n + 1}:{port}" for n in range(replicas(service))]
         assert [server["url"] for server in EDGE["services"][service]["loadBalancer"]["servers"]] == expected
@@ -193,8 +205,8 @@ def test_only_the_edge_is_reached_from_outside_and_only_from_this_machine() -> N
 
 def test_traces_are_sent_by_the_services_and_the_edge_where_they_are_asked_for() -> None:
     traced = read("compose/tracing.yml")["services"]
-    assert set(traced) == {*SERVICES, "edge"}
-    for service in SERVICES:
+    assert set(traced) == {*SERVED, "edge"}
+    for service in SERVED:
         assert traced[service] == {"environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}}
     mounted = ":/etc/traefik/traefik.yml:ro"
     assert f"./compose/traefik.yml{mounted}" in CONTAINERS["edge"]["volumes"]
@@ -245,7 +257,7 @@ def test_prometheus_asks_every_replica_and_the_edge() -> None:
     asked = {each["labels"]["service"]: each["targets"] for job in jobs.values() for each in job["static_configs"]}
     edge = read("compose/traefik.yml")["entryPoints"]["traefik"]["address"]
     assert asked.pop("edge") == [f"{COMPOSE['name']}-edge-1{edge}"]
-    for service in SERVICES:
+    for service in SERVED:
         servers = EDGE["services"][service]["loadBalancer"]["servers"]
         assert asked.pop(service) == [server["url"].removeprefix("http://") for server in servers]
     assert not asked

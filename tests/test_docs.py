@@ -16,18 +16,20 @@ import services
 from chassis.migrations import ROOT
 from chassis.problems import Problem
 from chassis.secrets import SERVICES
-from chassis.settings import ServiceSettings
-from local.edge import ROUTES
+from chassis.settings import ApplicationSettings
+from local.edge import ROUTES, STOREFRONT
 from services.order.settings import OrderSettings
 from services.payment.settings import PaymentSettings
 from services.product.settings import ProductSettings
+from services.storefront.settings import StorefrontSettings
 from services.user.settings import UserSettings
 
-SETTINGS: dict[str, type[ServiceSettings]] = {
+SETTINGS: dict[str, type[ApplicationSettings]] = {
     "user": UserSettings,
     "product": ProductSettings,
     "payment": PaymentSettings,
     "order": OrderSettings,
+    STOREFRONT: StorefrontSettings,
 }
 
 
@@ -74,7 +76,7 @@ def documented_settings(service: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SETTINGS)
 def test_every_setting_stands_in_the_readme_of_its_service(service: str) -> None:
     documented = set(documented_settings(service)) - {"SECRETS_DIR"}
     assert documented == {name.upper() for name in SETTINGS[service].model_fields}
@@ -93,7 +95,7 @@ def written(value: object) -> set[str]:
             return {str(value)}
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SETTINGS)
 def test_a_readme_gives_the_default_of_each_number_and_switch(service: str) -> None:
     rows = documented_settings(service)
     for name, field in SETTINGS[service].model_fields.items():
@@ -141,8 +143,8 @@ def test_the_table_of_ports_and_paths_is_that_of_the_edge() -> None:
     ports: dict[str, str] = {}
     for cells in table_rows("README.md"):
         paths = re.findall(r"`(/api/v1/[^`]+)`", cells[0])
-        if len(cells) == 3 and paths:
-            service = cells[1].strip("[").partition("]")[0]
+        service = cells[1].strip("[").partition("]")[0] if len(cells) == 3 else ""
+        if paths or service == STOREFRONT:
             routes |= dict.fromkeys(paths, service)
             ports[service] = cells[2]
     assert routes == {path: service for path, service in ROUTES.items() if not path.startswith("/docs")}

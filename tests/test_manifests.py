@@ -18,7 +18,7 @@ from deploy.commands import Object
 from deploy.images import LOAD
 from deploy.manifests import MEBI, MONITORING, WORKLOADS, component, monitored, quantity, secrets_of
 from deploy.target import UNWATCHED, WATCHED, WITHOUT_GRAFANA
-from local.edge import ROUTES
+from local.edge import ROUTES, STOREFRONT
 from tests.manifests import (
     OVERLAYS,
     container,
@@ -30,7 +30,7 @@ from tests.manifests import (
     pod,
     selects,
 )
-from tests.test_compose import BACKEND_BYTES, RESERVED_CONNECTIONS, SETTINGS_OF, postgres_settings
+from tests.test_compose import BACKEND_BYTES, PAGES, RESERVED_CONNECTIONS, SERVED, SETTINGS_OF, postgres_settings
 
 KUBERNETES = "1.36"
 """The version of the node image in deploy/target.py."""
@@ -120,7 +120,7 @@ def test_each_container_has_requests_and_limits(workload: Object) -> None:
 @pytest.mark.parametrize("workload", every(*WORKLOADS))
 def test_each_image_is_built_here_or_pinned_to_a_version(workload: Object) -> None:
     image = container(workload)["image"]
-    built = image in {f"souk/{name}:dev" for name in (*SERVICES, LOAD)}  # `make deploy` puts the release in its place
+    built = image in {f"souk/{name}:dev" for name in (*SERVED, LOAD)}  # `make deploy` puts the release in its place
     assert built or re.fullmatch(r"[a-z0-9./-]+:v?\d[\w.-]*", image)
     assert container(workload)["imagePullPolicy"] == "IfNotPresent"
 
@@ -157,7 +157,7 @@ def test_replicas_are_spread_over_nodes_release_by_release(workload: Object) -> 
     assert "app.kubernetes.io/name" in {*spread["matchLabelKeys"], *spread["labelSelector"]["matchLabels"]}
 
 
-@pytest.mark.parametrize("name", [*SERVICES, "edge"])
+@pytest.mark.parametrize("name", [*SERVED, "edge"])
 def test_a_roll_out_takes_no_replica_away_before_there_is_another(name: str) -> None:
     spec = DEPLOYMENTS[name]["spec"]
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
@@ -190,7 +190,7 @@ def test_the_edge_gives_up_an_idle_connection_before_the_service_does() -> None:
     assert float(timeouts["idleConnTimeout"].removesuffix("s")) <= KEEP_ALIVE_S / 2
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SERVED)
 def test_the_number_of_replicas_is_the_autoscaler_s(service: str) -> None:
     assert "replicas" not in DEPLOYMENTS[service]["spec"]
     spec = AUTOSCALERS[service]["spec"]
@@ -275,20 +275,22 @@ def test_the_edge_routes_what_it_routes_in_local_mode() -> None:
     (rule,) = ingress["spec"]["rules"]
     routed: dict[str, str] = {}
     for path in rule["http"]["paths"]:
-        assert path["pathType"] == ("Exact" if path["path"] == "/docs" else "Prefix")
+        assert path["pathType"] == ("Exact" if path["path"] in {"/docs", "/"} else "Prefix")
         assert path["backend"]["service"]["port"] == {"name": "http"}
         routed[path["path"]] = path["backend"]["service"]["name"]
-    assert routed == ROUTES
+    assert routed == {**ROUTES, "/": STOREFRONT}
     assert EDGE["providers"]["kubernetesIngress"]["strictPrefixMatching"] is True
     routers = file_routes()["routers"]
-    assert routers["home"] == {
+    (port,) = of_kind(BASE, "Service")[STOREFRONT]["spec"]["ports"]
+    assert routers[STOREFRONT] == {
         "entryPoints": ["web", "websecure"],
-        "rule": "Path(`/`)",
-        "service": "noop@internal",
-        "middlewares": ["to-docs"],
+        "rule": PAGES,
+        "priority": 1,
+        # As Traefik names what the Ingress leads to.
+        "service": f"{ingress['metadata']['namespace']}-{STOREFRONT}-{port['name']}@kubernetes",
     }
     public = [name for name, router in routers.items() if router["entryPoints"] != ["traefik"]]
-    assert public == ["home"]
+    assert public == [STOREFRONT]
 
 
 def file_routes() -> Any:
@@ -346,12 +348,9 @@ def test_prometheus_may_find_pods_here_and_read_what_kubelets_measure() -> None:
 def test_what_the_edge_does_to_a_request_is_what_compose_s_does() -> None:
     here, compose = file_routes(), yaml.safe_load((ROOT / "compose/routes.yml").read_text())["http"]
     assert compose["middlewares"].items() <= here["middlewares"].items()
-    used = {
-        name for router in here["routers"].values() if "web" in router["entryPoints"] for name in router["middlewares"]
-    }
-    used |= {name.removesuffix("@file") for name in EDGE["entryPoints"]["web"]["http"]["middlewares"]}
+    used = {name.removesuffix("@file") for name in EDGE["entryPoints"]["web"]["http"]["middlewares"]}
     assert used == compose["middlewares"].keys()
-    assert compose["routers"]["home"].items() <= here["routers"]["home"].items()
+    assert here["routers"][STOREFRONT]["rule"] == compose["routers"][STOREFRONT]["rule"]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +370,7 @@ def test_an_edge_that_traces_is_the_usual_one_and_a_section_more(usual: str, tra
 
 def test_traces_are_sent_where_the_overlay_tracing_says_and_nowhere_else() -> None:
     objects = overlay("tracing")
-    for service in SERVICES:
+    for service in SERVED:
         assert environment(of_kind(objects, "Deployment")[service])["OTEL_EXPORTER_OTLP_ENDPOINT"] == COLLECTOR
     (edge,) = (item for name, item in of_kind(objects, "ConfigMap").items() if name.startswith("edge-"))
     assert set(edge["data"]) == {"traefik.yml", "routes.yml"}
@@ -388,9 +387,9 @@ def test_nobody_may_read_the_secrets_of_the_cluster() -> None:
     assert of_kind(KIND, "RoleBinding")["edge"]["roleRef"]["kind"] == "Role"
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SERVED)
 def test_each_service_has_an_address_for_all_and_one_for_each_of_its_pods(service: str) -> None:
-    port = SETTINGS_OF[service].model_fields["port"].default
+    port = SERVED[service].model_fields["port"].default
     services = of_kind(BASE, "Service")
     for name in (service, f"{service}-headless"):
         spec = services[name]["spec"]
@@ -401,7 +400,7 @@ def test_each_service_has_an_address_for_all_and_one_for_each_of_its_pods(servic
     assert container(DEPLOYMENTS[service])["ports"] == [{"name": "http", "containerPort": port}]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SERVED)
 def test_a_caller_is_told_the_headless_name(service: str) -> None:
     for name, value in environment(DEPLOYMENTS[service]).items():
         if name.endswith("_URL"):
@@ -409,11 +408,12 @@ def test_a_caller_is_told_the_headless_name(service: str) -> None:
             assert origins(value) == [(f"{peer}-headless", SETTINGS_OF[peer].model_fields["port"].default)]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SERVED)
 def test_a_service_is_told_only_what_it_has_a_setting_for(service: str) -> None:
-    known = {name.upper() for name in SETTINGS_OF[service].model_fields}
+    known = {name.upper() for name in SERVED[service].model_fields}
     assert environment(DEPLOYMENTS[service]).keys() <= known
-    assert environment(JOBS[f"migrate-{service}"]).keys() <= known
+    if service in SERVICES:
+        assert environment(JOBS[f"migrate-{service}"]).keys() <= known
 
 
 def test_the_node_ports_are_those_that_kind_maps() -> None:
@@ -434,6 +434,12 @@ def test_each_pod_sees_the_secrets_that_it_works_with_and_no_other(service: str)
     assert JOBS[f"migrate-{service}"]["spec"]["template"]["spec"]["containers"][0]["args"] == ["migrate"]
 
 
+def test_the_storefront_keeps_nothing_and_holds_no_secret() -> None:
+    assert secrets_of(DEPLOYMENTS[STOREFRONT]) == set()
+    assert f"migrate-{STOREFRONT}" not in JOBS
+    assert [volume["name"] for volume in pod(DEPLOYMENTS[STOREFRONT])["volumes"]] == ["tmp"]
+
+
 def test_each_secret_that_is_mounted_is_made() -> None:
     mounted = {name for item in BASE if item["kind"] in WORKLOADS for name in secrets_of(item)}
     assert mounted == set(credentials.files())
@@ -451,12 +457,13 @@ def test_no_secret_is_in_an_environment(workload: Object) -> None:
 
 
 FLOWS = {
-    *(("edge", service) for service in SERVICES),
+    *(("edge", service) for service in SERVED),
+    *((STOREFRONT, service) for service in SERVICES),
     *(("order", peer) for peer in ("user", "product", "payment")),
     ("product", "user"),
     ("payment", "user"),
     *((client, "postgres") for client in (*SERVICES, *(f"migrate-{service}" for service in SERVICES), "databases")),
-    *(("prometheus", service) for service in SERVICES),
+    *(("prometheus", service) for service in SERVED),
     ("prometheus", "alertmanager"),
     ("grafana", "prometheus"),
     ("edge", "grafana"),
@@ -497,7 +504,7 @@ def test_exactly_the_flows_that_exist_are_allowed() -> None:
     workloads = of_kind(BASE, *WORKLOADS)
     ports = {name: int(item["spec"]["ports"][0]["port"]) for name, item in of_kind(BASE, "Service").items()}
     watching = ("prometheus", "alertmanager", "grafana")
-    called = {name: ports[name] for name in (*SERVICES, *watching)} | {"postgres": 5432, "edge": 8000}
+    called = {name: ports[name] for name in (*SERVED, *watching)} | {"postgres": 5432, "edge": 8000}
     allowed = {
         (caller, name)
         for caller in workloads
@@ -516,7 +523,7 @@ def test_exactly_the_flows_that_exist_are_allowed() -> None:
 def test_who_loads_the_shop_from_inside_reaches_its_edge_and_nothing_else() -> None:
     objects = overlay(LOAD)
     workloads = of_kind(objects, *WORKLOADS)
-    called = {name: 8000 + place for place, name in enumerate(SERVICES, 1)} | {"postgres": 5432, "edge": 8000}
+    called = {name: 8000 + place for place, name in enumerate(SERVED, 1)} | {"postgres": 5432, "edge": 8000}
     called |= {"load-master": 5557, "prometheus": 9090}
     allowed = {
         (caller, name)
@@ -557,8 +564,8 @@ def test_the_namespace_enforces_the_restricted_standard_and_denies_by_default() 
 
 def test_bare_replicasets_take_the_place_of_the_services_deployments() -> None:
     objects = overlay("replicaset")
-    assert set(of_kind(objects, "ReplicaSet")) == set(SERVICES)
-    assert not set(of_kind(objects, "Deployment")) & set(SERVICES)
+    assert set(of_kind(objects, "ReplicaSet")) == set(SERVED)
+    assert not set(of_kind(objects, "Deployment")) & set(SERVED)
     for scaler in of_kind(objects, "HorizontalPodAutoscaler").values():
         assert scaler["spec"]["scaleTargetRef"]["kind"] == "ReplicaSet"
 

@@ -23,7 +23,7 @@ from tests import promql
 from tests.manifests import container, of_kind, overlay
 from tests.pages import fenced
 from tests.promtool import promtool
-from tests.test_compose import SETTINGS_OF
+from tests.test_compose import SERVED
 
 MONITORING = ROOT / "k8s" / "monitoring"
 RULES = sorted((MONITORING / "rules").glob("*.yml"))
@@ -272,7 +272,7 @@ def relabelled(job: str, source: str, value: str) -> str | None:
     return found and found[1]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SERVED)
 def test_a_request_at_the_edge_is_counted_for_the_service_that_it_was_meant_for(service: str) -> None:
     port = of_kind(overlay("base"), "Service")[service]["spec"]["ports"][0]["name"]
     assert relabelled("edge", "exported_service", f"souk-{service}-{port}@kubernetes") == service
@@ -280,14 +280,14 @@ def test_a_request_at_the_edge_is_counted_for_the_service_that_it_was_meant_for(
     assert relabelled("edge", "exported_service", "noop@internal") is None
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SERVED)
 def test_prometheus_finds_each_service_by_its_headless_name(service: str) -> None:
     name = f"{service}-headless"
     (port,) = of_kind(overlay("base"), "Service")[name]["spec"]["ports"]
     keep, *_ = JOBS["souk"]["relabel_configs"]
     assert re.fullmatch(keep["regex"], f"{name};{port['name']}")
     assert not re.fullmatch(keep["regex"], f"{service};{port['name']}"), "each replica once"
-    assert port["port"] == SETTINGS_OF[service].model_fields["port"].default
+    assert port["port"] == SERVED[service].model_fields["port"].default
 
 
 def test_prometheus_finds_the_edge_by_its_inner_port() -> None:

@@ -20,6 +20,7 @@ from deploy import backup, cluster, credentials, images, manifests, preflight, r
 from deploy.commands import CommandFailed, Kubectl, Object, run
 from deploy.target import read_target
 from deploy.terminal import Failed
+from local.edge import STOREFRONT
 from tests.manifests import overlay
 
 STREAM = """
@@ -129,7 +130,7 @@ def tree(tmp_path: Path) -> Path:
 
 def releases(root: Path) -> dict[str, str]:
     """The tag of each service, and of the load tests."""
-    return {name: images.release(name, root) for name in (*SERVICES, images.LOAD)}
+    return {name: images.release(name, root) for name in (*SERVICES, STOREFRONT, images.LOAD)}
 
 
 def changed(tree: Path, path: str) -> set[str]:
@@ -143,8 +144,8 @@ def changed(tree: Path, path: str) -> set[str]:
 def test_a_change_of_code_is_a_new_image_of_those_whom_it_concerns(tree: Path) -> None:
     assert releases(tree) == releases(tree)
     assert changed(tree, "services/order/saga.py") == {"order"}
-    assert changed(tree, "chassis/app.py") == set(SERVICES)
-    assert changed(tree, "requirements.txt") == set(SERVICES)
+    assert changed(tree, "chassis/app.py") == {*SERVICES, STOREFRONT}
+    assert changed(tree, "requirements.txt") == {*SERVICES, STOREFRONT}
     assert changed(tree, "services/user/tests/test_domain.py") == set()
     assert changed(tree, "pyproject.toml") == set()
     assert changed(tree, "loadtests/visitor.py") == {images.LOAD}

@@ -108,7 +108,7 @@ REQUESTS = Row(
             width=6,
             empty="no requests",
         )
-        for number, service in enumerate(("user", "product", "payment", "order"), 1)
+        for number, service in enumerate(("user", "product", "payment", "order", "storefront"), 1)
     ],
 )
 

@@ -17,6 +17,7 @@ PREFIXES: Mapping[str, Mapping[str, int]] = {
     "product": {"/api/v1/products?limit=1": 200, "/api/v1/categories": 200, "/docs/product": 200},
     "payment": {"/api/v1/payments": 401, "/docs/payment": 200},
     "order": {"/api/v1/cart": 401, "/api/v1/orders": 401, "/docs/order": 200},
+    "storefront": {"/sign-in": 200, "/favicon.svg": 200, "/robots.txt": 200},
 }
 """Paths by the service that they must reach, with what it answers to somebody who is not signed in."""
 REQUESTS = 7
@@ -65,17 +66,17 @@ async def test_nothing_else_gets_in(edge: httpx2.AsyncClient, origin: str, path:
     assert "souk_" not in answer.text
 
 
-async def test_the_root_leads_to_the_documentation(edge: httpx2.AsyncClient) -> None:
+async def test_the_root_is_the_shop(edge: httpx2.AsyncClient) -> None:
     async with edge:
         answer = await edge.get("/")
-        assert answer.is_redirect
-        assert httpx2.URL(answer.headers["location"]).path == "/docs"
-        assert (await edge.get("/", follow_redirects=True)).status_code == 200
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/html")
 
 
 async def test_a_redirect_names_the_host_by_which_the_client_came(edge: httpx2.AsyncClient) -> None:
     async with edge:
-        answer = await edge.get("/", follow_redirects=True)
+        answer = await edge.get("/orders", follow_redirects=True)
+        assert answer.history, "who is not signed in is led to where one signs in"
         assert answer.url.host == "localhost"
         assert answer.url.port == edge.base_url.port
         assert answer.url.scheme == edge.base_url.scheme

@@ -11,17 +11,19 @@ from tests.cluster.inside import Inside, restricted
 pytestmark = pytest.mark.cluster
 
 PORTS = {
-    "user": 8001, "product": 8002, "payment": 8003, "order": 8004, "postgres": 5432, "edge": 8000,
+    "user": 8001, "product": 8002, "payment": 8003, "order": 8004, "storefront": 8005, "postgres": 5432, "edge": 8000,
     "prometheus": 9090, "alertmanager": 9093, "grafana": 3000,
 }  # fmt: skip
 WATCHING = frozenset({"prometheus", "alertmanager", "grafana"})
 """They may be left out, as MONITORING says."""
 OPEN = {
-    ("edge", "user"), ("edge", "product"), ("edge", "payment"), ("edge", "order"),
+    ("edge", "user"), ("edge", "product"), ("edge", "payment"), ("edge", "order"), ("edge", "storefront"),
+    ("storefront", "user"), ("storefront", "product"), ("storefront", "payment"), ("storefront", "order"),
     ("order", "user"), ("order", "product"), ("order", "payment"),
     ("product", "user"), ("payment", "user"),
     ("user", "postgres"), ("product", "postgres"), ("payment", "postgres"), ("order", "postgres"),
     ("prometheus", "user"), ("prometheus", "product"), ("prometheus", "payment"), ("prometheus", "order"),
+    ("prometheus", "storefront"),
     ("prometheus", "alertmanager"), ("grafana", "prometheus"), ("edge", "grafana"),
 }  # fmt: skip
 """All flows between two workloads. The edge lets everybody in, as it is the way in, but nobody is let out to it."""
@@ -88,7 +90,7 @@ async def test_only_prometheus_reaches_what_the_edge_says_of_itself(inside: Insi
 
 async def test_nobody_is_let_out_of_the_cluster_or_to_its_control_plane(inside: Inside) -> None:
     api = (await inside.api.get("services", "kubernetes", namespace="default").__anext__()).spec["clusterIP"]
-    for name in ("user", "product", "payment", "order"):
+    for name in ("user", "product", "payment", "order", "storefront"):
         pod, *_ = await inside.pods(name)
         found = await inside.connected(pod, [(api, 443), ("192.0.2.1", 443), ("192.0.2.1", 80)])
         assert set(found.values()) == {"closed"}, f"{name}: {found}"

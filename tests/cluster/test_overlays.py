@@ -20,7 +20,7 @@ NEW_IMAGE = "souk/payment:another"
 async def test_a_second_deploy_changes_nothing(cluster: Cluster) -> None:
     before = await cluster.pods("order")
     printed = await deploy("up", OVERLAY=cluster.target.overlay)
-    assert "user, product, payment, order: nothing to change" in printed
+    assert "user, product, payment, order, storefront: nothing to change" in printed
     assert "edge: nothing to change" in printed
     assert cluster.target.monitoring == UNWATCHED or "monitoring: nothing to change" in printed
     assert names(await cluster.pods("order")) == names(before)
@@ -29,7 +29,7 @@ async def test_a_second_deploy_changes_nothing(cluster: Cluster) -> None:
 async def test_a_cluster_of_somebody_else_is_deployed_to_by_its_context(cluster: Cluster) -> None:
     printed = await deploy("up", CLUSTER="existing", CONTEXT=cluster.target.context, OVERLAY=cluster.target.overlay)
     assert f"to the context {cluster.target.context}" in printed
-    assert "user, product, payment, order: nothing to change" in printed
+    assert "user, product, payment, order, storefront: nothing to change" in printed
 
 
 async def test_those_who_watch_are_taken_away_and_come_back(cluster: Cluster) -> None:

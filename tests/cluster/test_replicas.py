@@ -63,13 +63,13 @@ async def test_a_new_template_is_a_new_replicaset_and_the_old_one_is_kept_for_a_
 
 
 async def test_pods_are_spread_over_the_workers(cluster: Cluster) -> None:
-    for name in ("user", "product", "payment", "order", "edge"):
+    for name in ("user", "product", "payment", "order", "storefront", "edge"):
         pods = await cluster.pods(name)
         assert len({pod["spec"]["nodeName"] for pod in pods}) >= 2, name
 
 
 async def test_no_pod_holds_a_token_but_the_edge(cluster: Cluster) -> None:
-    for name in ("user", "product", "payment", "order", "postgres"):
+    for name in ("user", "product", "payment", "order", "storefront", "postgres"):
         for pod in await cluster.pods(name):
             volumes = [each["name"] for each in pod["spec"]["volumes"]]
             assert not any(volume.startswith("kube-api-access") for volume in volumes), name
