@@ -35,7 +35,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-cluster check check-manifests format openapi dashboards dashboards-preview audit lab drill drills cluster-drills load bench bench-cluster bench-growth
+.PHONY: help run reset up down deploy undeploy backup restore test test-browser test-cluster check check-manifests format openapi dashboards dashboards-preview audit lab drill drills cluster-drills load bench bench-cluster bench-growth
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -79,6 +79,9 @@ restore: $(RUNTIME) ## Put a backup into a cluster whose shop is empty (FROM=bac
 ##@ Changing it
 test: $(DEVELOPMENT) ## Run the tests (T=path runs one file, folder or test)
 	@$(BIN)/pytest $(T)
+
+test-browser: $(DEVELOPMENT) ## Run the tests that open the shop in Chromium, which Debian has as `chromium` (T=path)
+	@$(BIN)/pytest -n0 -m browser -rs $(or $(T),tests/browser)
 
 test-cluster: $(DEVELOPMENT) ## Run the tests of the shop that `make deploy` brought into a cluster (T=path)
 	@$(BIN)/pytest -n0 -p no:randomly -m cluster -rs $(or $(T),tests/cluster)

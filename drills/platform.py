@@ -21,12 +21,15 @@ import httpx2
 
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES
+from local.edge import STOREFRONT
 from local.ports import free_ports
 from local.postgres import EmbeddedPostgres
 from local.shop import make_databases, make_secrets, migrate
 
 REPLICAS = {"user": 2, "product": 3, "payment": 2, "order": 3}
-"""How many processes of each service a drill runs: three of what the order of two could hide."""
+"""How many processes of each service a drill runs: three of what the order of two could hide. Its shoppers call the API,
+so there is no storefront, unless a topology names it.
+"""
 ADMIN_EMAIL = "admin@souk.example"
 ADMIN_PASSWORD = "the admin of the drills"  # noqa: S105 - of a platform that lives for a minute, on this machine only
 READY_WITHIN_S = 60.0
@@ -165,7 +168,8 @@ class Platform:
     def __init__(self, folder: Path, topology: Topology) -> None:
         self.folder = folder
         self.postgres = EmbeddedPostgres(folder / "postgres")
-        names = [(service, number) for service in SERVICES for number in range(1, topology.replicas[service] + 1)]
+        self._services = (*SERVICES, *((STOREFRONT,) if STOREFRONT in topology.replicas else ()))
+        names = [(service, number) for service in self._services for number in range(1, topology.replicas[service] + 1)]
         callers = [EDGE, *(f"{service}-{number}" for service, number in names)]
         most = 1 + len(names) * (1 + len(callers) * topology.linked)
         ports = count(free_ports(most))
@@ -227,23 +231,24 @@ class Platform:
         make_secrets(self.secrets)
         await asyncio.to_thread(migrate, databases, list(SERVICES))
         for replica in self.replicas:
-            replica.environment = self._environment(replica, databases[replica.service])
+            replica.environment = self._environment(replica, databases)
             replica.start()
         await asyncio.gather(*(self.ready(replica) for replica in self.replicas))
-        pairs = [f"{service}={url}" for service in SERVICES for url in self.reached_by(EDGE, service)]
+        pairs = [f"{service}={url}" for service in self._services for url in self.reached_by(EDGE, service)]
         with (self.folder / "edge.log").open("ab") as log:
             self._edge = _start(("drills.edge", "--port", str(self.edge_port), *pairs), log, {})
         edge = f"http://127.0.0.1:{self.edge_port}"
         await self._wait_until_ready(f"{edge}/livez", self._edge, self.folder / "edge.log", 404)
 
-    def _environment(self, replica: Replica, database_url: str) -> dict[str, str]:
-        usual = {
-            "PORT": str(replica.port),
-            "DATABASE_URL": database_url,
-            "SECRETS_DIR": str(self.secrets / replica.service),
-            "ADMIN_EMAIL": ADMIN_EMAIL,
-            "ADMIN_PASSWORD": ADMIN_PASSWORD,
-        }
+    def _environment(self, replica: Replica, databases: Mapping[str, str]) -> dict[str, str]:
+        usual = {"PORT": str(replica.port)}
+        if replica.service in databases:
+            usual |= {
+                "DATABASE_URL": databases[replica.service],
+                "SECRETS_DIR": str(self.secrets / replica.service),
+                "ADMIN_EMAIL": ADMIN_EMAIL,
+                "ADMIN_PASSWORD": ADMIN_PASSWORD,
+            }
         peers = {f"{peer.upper()}_URL": ",".join(self.reached_by(replica.name, peer)) for peer in SERVICES}
         if replica.harmed:
             usual["DOOM"] = str(self.folder / "doom.json")

@@ -13,6 +13,7 @@ import httpx2
 
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES, generate
+from local.edge import STOREFRONT
 from local.ports import free_ports
 
 ADMIN_EMAIL = "admin@souk.example"
@@ -40,11 +41,12 @@ def running_shop(
     settings: Mapping[str, str] | None = None,
     harmed: Collection[str] = (),
 ) -> Generator[Shop, None, None]:
-    """Run each service in `replicas` processes (one where it is not named) behind a reverse proxy, until the block
-    ends; all of them with these settings beyond the usual ones, and those that are `harmed` by `drills.harmed`.
+    """Run each service in `replicas` processes (one where it is not named, and no storefront where that is not) behind a
+    reverse proxy, until the block ends; all of them with these settings beyond the usual ones, and those that are
+    `harmed` by `drills.harmed`.
     """
     generate(folder / "secrets")
-    counts = {name: (replicas or {}).get(name, 1) for name in SERVICES}
+    counts = {name: 1 for name in SERVICES} | dict(replicas or {})
     edge_port = free_ports(1 + sum(counts.values()))
     ahead = iter(range(edge_port + 1, edge_port + 1 + sum(counts.values())))
     ports = {name: [next(ahead) for _ in range(count)] for name, count in counts.items()}
@@ -52,12 +54,14 @@ def running_shop(
     processes: list[subprocess.Popen[bytes]] = []
     with (folder / "shop.log").open("wb") as log:
         try:
-            for name in SERVICES:
+            for name in counts:
                 for port in ports[name]:
+                    kept: dict[str, str] = {}
+                    if name != STOREFRONT:
+                        kept = {"DATABASE_URL": database_urls[name], "SECRETS_DIR": str(folder / "secrets" / name)}
                     environment = os.environ | {
+                        **kept,
                         "PORT": str(port),
-                        "DATABASE_URL": database_urls[name],
-                        "SECRETS_DIR": str(folder / "secrets" / name),
                         "ADMIN_EMAIL": ADMIN_EMAIL,
                         "ADMIN_PASSWORD": ADMIN_PASSWORD,
                         "MAX_CHECKOUTS": "64",  # tests send fifty at once, and ask what becomes of each
