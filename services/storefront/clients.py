@@ -5,6 +5,7 @@ not do for them.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -196,7 +197,11 @@ class Shop:
             telemetry.peer_requests.labels(service, outcome).inc()
 
     def _note(self, service: str, milliseconds: float, timing: str) -> None:
-        told = dict(part.partition(";desc=")[::2] for part in timing.split(", ") if ";desc=" in part)
-        replica = told.get("replica", "").strip('"')
-        retries = told.get("retries", "0").strip('"')
+        replica, retries = (_described(timing, name) for name in ("replica", "retries"))
         self.calls.append(Call(service, milliseconds, replica, int(retries) if retries.isdigit() else 0))
+
+
+def _described(timing: str, name: str) -> str:
+    """The description of an entry of Server-Timing; empty where there is no such entry."""
+    found = re.search(rf'\b{name};desc="([^"]*)"', timing)
+    return found[1] if found else ""

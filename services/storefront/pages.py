@@ -1,9 +1,10 @@
 """What every page passes: who asks, what the services said meanwhile, the templates, and the headers of the answer."""
 
 from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from fastapi import Depends, Request, Response
@@ -86,7 +87,8 @@ def environment(assets: Assets, *, strip: bool) -> Environment:
         url = product.get("image_url") or ""
         return url if url.startswith(PICTURES) else assets.url("product.svg")
 
-    made.globals.update(asset=assets.url, strip=strip, picture_of=picture_of, statuses=STATUSES, blank=Form())
+    known = cast("dict[str, Any]", made.globals)  # which Jinja types as what it holds at first
+    known.update(asset=assets.url, strip=strip, picture_of=picture_of, statuses=STATUSES, blank=Form())
     return made
 
 
@@ -169,8 +171,8 @@ class Visit:
                 admin=self.session.role == "admin",
                 cart_count=count,
                 language=self.locale.language,
-                money=lambda amount: formats.money(amount, self.locale),  # pyright: ignore[reportUnknownLambdaType]
-                moment=lambda at: formats.moment(at, self.locale),  # pyright: ignore[reportUnknownLambdaType]
+                money=partial(formats.money, locale=self.locale),
+                moment=partial(formats.moment, locale=self.locale),
                 **values,
             )
             .encode("utf-8")

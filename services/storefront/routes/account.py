@@ -114,7 +114,8 @@ async def _account(visit: Visit, status: int = 200, **values: Any) -> Response:
         visit.shop.get("user", "/api/v1/users/me/addresses", limit=100),
         cart_count(visit),
     )
-    given: dict[str, Any] = {"errors": {}, "form": "", "values": Form(), "done": ""} | values
+    given: dict[str, Any] = {"errors": {}, "form": "", "values": Form(), "done": ""}
+    given.update(values)
     return visit.page("account.html", status, me=me, addresses=addresses["items"], **given)
 
 

@@ -106,7 +106,8 @@ async def _product_page(visit: Visit, product_id: UUID, status: int = 200, **val
             "version": str(found["version"]),
         }
     )
-    given: dict[str, Any] = {"values": shown_values, "errors": {}, "problem": None, "done": ""} | values
+    given: dict[str, Any] = {"values": shown_values, "errors": {}, "problem": None, "done": ""}
+    given.update(values)
     return visit.page("admin/product.html", status, product=found, **given)
 
 

@@ -86,7 +86,8 @@ async def shelves(request: Request, visit: AnyVisit) -> Response:
         if refused.code == "invalid-cursor":
             return visit.go_to(with_query("/", **{name: query.get(name) for name in query if name != "cursor"}))
         errors |= refused.errors()
-        found, categories = {"items": [], "next_cursor": None}, await visit.shop.get("product", "/api/v1/categories")
+        found = dict[str, Any](items=[], next_cursor=None)
+        categories = await visit.shop.get("product", "/api/v1/categories")
     typed = {name: query.get(name, "") for name in ("q", "category", "min_price", "max_price", "in_stock", "sort")}
 
     def address(**changes: object) -> str:

@@ -42,7 +42,8 @@ async def _shown(visit: Visit, form: Form, status: int = 200, **values: Any) -> 
     )
     if not cart["items"]:
         return visit.go_to("/cart")
-    given: dict[str, Any] = {"errors": {}, "problem": None, "key": str(uuid4())} | values
+    given: dict[str, Any] = {"errors": {}, "problem": None, "key": str(uuid4())}
+    given.update(values)
     return visit.page(
         "checkout.html",
         status,

@@ -48,7 +48,8 @@ async def shown(visit: Visit, order_id: UUID, template: str, status: int = 200, 
         if refused.status != 404:
             raise
         raise NoSuchPage from None
-    given: dict[str, Any] = {"problem": None, "placed": False} | values
+    given: dict[str, Any] = {"problem": None, "placed": False}
+    given.update(values)
     return visit.page(
         template,
         status,
