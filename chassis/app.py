@@ -112,6 +112,7 @@ class Application(FastAPI):
         self._pools: dict[str, httpx2.AsyncBaseTransport] = {}
         self._workers: list[Worker] = []
         self._preparations: list[Round] = []
+        self._closings: list[Round] = []
         self._public = Bound("public", settings.max_in_flight, self.telemetry)
         self._internal = Bound("internal", max_internal_in_flight, self.telemetry)
         self._probes = Bound("probe", maxsize, self.telemetry)
@@ -156,6 +157,10 @@ class Application(FastAPI):
         """Work that has to be done before it is ready, once the schema is there; repeated until it succeeds."""
         self._preparations.append(work)
 
+    def on_close(self, work: Round) -> None:
+        """What has to be closed when it stops, beside the pools."""
+        self._closings.append(work)
+
     @property
     def ready(self) -> bool:
         """Whether it has started, and the schema of its database was at the expected revision then.
@@ -199,6 +204,8 @@ class Application(FastAPI):
             await asyncio.to_thread(self._tracing.close)
 
     async def _close(self) -> None:
+        for work in self._closings:
+            await work()
         for pool in self._pools.values():
             await pool.aclose()
 

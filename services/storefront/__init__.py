@@ -1,0 +1,1 @@
+"""The storefront: the shop in a browser."""

@@ -1,0 +1,36 @@
+// The status as it changes, told by the order service (server-sent events).
+import { localise } from "./page.js";
+import { renew } from "./session.js";
+
+const path = location.pathname;
+let source;
+
+async function refresh() {
+  const answer = await fetch(`${path}?part=order`);
+  if (!answer.ok) return;
+  const order = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("order");
+  localise(order);
+  document.getElementById("order").replaceWith(document.adoptNode(order));
+  if (!["pending", "reserved", "authorised", "confirmed"].includes(order.dataset.status)) document.getElementById("cancel")?.remove();
+}
+
+function listen() {
+  const order = document.getElementById("order");
+  if ("final" in order.dataset) return;
+  let heard = 0;
+  source = new EventSource(`${path}/events`);
+  source.addEventListener("status", () => {
+    heard += 1;
+    const shown = document.getElementById("order");
+    if (heard > Number(shown.dataset.entries)) refresh();
+  });
+  source.addEventListener("error", async () => {
+    heard = 0; // what is told again after a pause may begin anew
+    if ("final" in document.getElementById("order").dataset) { source.close(); return; }
+    if (source.readyState !== EventSource.CLOSED) return; // the browser connects again by itself
+    setTimeout(async () => { if (await renew().catch(() => false)) { await refresh(); listen(); } }, 3000);
+  });
+}
+listen();
+addEventListener("pagehide", () => source?.close());
+addEventListener("pageshow", (event) => { if (event.persisted) { refresh(); listen(); } });

@@ -1,0 +1,42 @@
+// What every page does beyond its HTML. Nothing here is needed to buy.
+import { renewInTime } from "./session.js";
+
+renewInTime();
+
+// Times in the reader's own time zone; the server, which does not know it, wrote them in UTC.
+const clock = new Intl.DateTimeFormat(document.documentElement.lang || undefined, { dateStyle: "medium", timeStyle: "medium" });
+export function localise(within) {
+  for (const time of within.querySelectorAll("time[datetime]")) time.textContent = clock.format(new Date(time.dateTime));
+}
+localise(document);
+
+// A picture that does not come is replaced by a drawn one.
+function replace(image) {
+  const drawn = image.dataset.fallback;
+  if (drawn && !image.src.endsWith(drawn)) image.src = drawn;
+}
+document.addEventListener("error", (event) => { if (event.target instanceof HTMLImageElement) replace(event.target); }, true);
+for (const image of document.images) if (image.complete && !image.naturalWidth) replace(image);
+
+// What went wrong is where the keyboard goes on.
+document.querySelector("[data-focus]")?.focus();
+
+// Into the cart without leaving the page.
+const toast = document.getElementById("toast");
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!(form instanceof HTMLFormElement) || !form.hasAttribute("data-add")) return;
+  event.preventDefault();
+  const quantity = Number(new FormData(form).get("quantity"));
+  try {
+    const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    if (!answer.ok) throw new Error(String(answer.status));
+    const count = document.getElementById("cart-count");
+    const shown = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("cart-count");
+    if (shown) count.replaceWith(document.adoptNode(shown));
+    toast.textContent = quantity === 1 ? "It is in your cart." : `${quantity} of it are in your cart.`;
+  } catch {
+    toast.textContent = navigator.onLine ? "That did not work. Nothing was changed: try it again." : "You are offline. Nothing was changed: try it again when you are back.";
+  }
+  setTimeout(() => { toast.textContent = ""; }, 6000);
+});
