@@ -58,6 +58,19 @@ LIST_BY_STATUS = f"""
 SELECT /* orders of user by status */ {COLUMNS} FROM orders
 WHERE user_id = $1 AND status = $4 AND id < $2 ORDER BY id DESC LIMIT $3
 """
+LIST_OF_EVERYONE = f"""
+SELECT /* orders of everyone */ {COLUMNS} FROM orders WHERE id < $1 ORDER BY id DESC LIMIT $2
+"""
+WALKED = 1000
+"""Orders that a page of everyone's of one status looks through: there is no index by status (see MOVE)."""
+LIST_OF_EVERYONE_BY_STATUS = f"""
+SELECT /* orders of everyone by status */ {COLUMNS}
+FROM (SELECT * FROM orders WHERE id < $1 ORDER BY id DESC LIMIT {WALKED}) AS walked
+WHERE status = $3 ORDER BY id DESC LIMIT $2
+"""
+WALKED_TO = f"""
+SELECT /* walked to */ id FROM orders WHERE id < $1 ORDER BY id DESC OFFSET {WALKED - 1} LIMIT 1
+"""
 AFTER_ALL = UUID(int=2**128 - 1)
 
 # No indexed column changes while the saga goes forward, so PostgreSQL writes no index (a heap-only tuple): the lease is
@@ -330,6 +343,23 @@ class Orders:
         else:
             rows = await self._database.fetch(LIST_BY_STATUS, user_id, before or AFTER_ALL, limit, status)
         return [_order(row) for row in rows]
+
+    async def page_of_everyone(
+        self, status: Status | None, before: UUID | None, limit: int
+    ) -> tuple[list[Order], UUID | None]:
+        """Everybody's orders, newest first, those older than `before`, and the id after which the next page begins.
+
+        A page of one status holds fewer than `limit` where WALKED orders had no more of it, and may hold none.
+        """
+        after = before or AFTER_ALL
+        if status is None:
+            rows = await self._database.fetch(LIST_OF_EVERYONE, after, limit + 1)
+        else:
+            rows = await self._database.fetch(LIST_OF_EVERYONE_BY_STATUS, after, limit + 1, status)
+        orders = [_order(row) for row in rows]
+        if len(orders) > limit:
+            return orders[:limit], orders[limit - 1].id
+        return orders, None if status is None else await self._database.fetchval(WALKED_TO, after)
 
     async def save(self, before: Order, after: Order) -> Order:
         """Store an order that the saga goes on with; raises Superseded."""

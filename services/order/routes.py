@@ -117,19 +117,38 @@ async def place_order(
     return outcome.answer.response(replayed=outcome.replayed)
 
 
-@orders.get("", responses={200: {"model": Page[OrderAnswer]}, **documented(InvalidCursor)})
+async def _whose(principal: Shopper, everyone: bool = False) -> UUID | None:
+    if not everyone:
+        return principal.user_id
+    if principal.role != "admin":
+        raise Forbidden
+    return None
+
+
+Whose = Annotated[UUID | None, Depends(_whose)]
+"""Whose orders are listed: the caller's, or with `everyone=true` all of them, which only an admin may see."""
+
+
+@orders.get("", responses={200: {"model": Page[OrderAnswer]}, **documented(InvalidCursor, Forbidden)})
 async def list_orders(
-    principal: Shopper,
+    whose: Whose,
     orders: TheOrders,
     status: Status | None = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> JsonBytes:
-    """The caller's orders, newest first."""
-    query = {"list": "orders", "status": status}
+    """The caller's orders, newest first; an admin's `everyone=true` lists all customers'.
+
+    A page of everyone's orders of one `status` may hold fewer than `limit`, and goes on while there is a `next_cursor`.
+    """
+    query = {"list": "orders of everyone" if whose is None else "orders", "status": status}
     before = _position(decode_cursor(cursor, query)) if cursor else None
-    found = await orders.page(principal.user_id, status, before, limit + 1)
-    after = b'"%b"' % encode_cursor([found[limit - 1].id], query).encode("ascii") if len(found) > limit else b"null"
+    if whose is None:
+        found, last = await orders.page_of_everyone(status, before, limit)
+    else:
+        found = await orders.page(whose, status, before, limit + 1)
+        last = found[limit - 1].id if len(found) > limit else None
+    after = b"null" if last is None else b'"%b"' % encode_cursor([last], query).encode("ascii")
     documents = b",".join([order_json(order) for order in found[:limit]])
     return JsonBytes(b'{"items":[%b],"next_cursor":%b}' % (documents, after))
 

@@ -564,6 +564,32 @@ def test_orders_are_filtered_by_status(customer: Customer, catalogue: Catalogue)
     customer.shop.orders(cursor=cursor, status="cancelled").problem(400, "invalid-cursor")
 
 
+def test_an_admin_lists_everyones_orders(
+    customer: Customer, stranger: Customer, catalogue: Catalogue, admin: Storefront
+) -> None:
+    product = catalogue.product(stock=9)
+    bought = [buy(customer, (product, 1)), buy(stranger, (product, 1))]
+    mine = {order.id for order in bought}
+    for status in (None, "confirmed"):
+        query = {} if status is None else {"status": status}
+        seen: list[Order] = []
+        for page in pages(admin.orders, limit=100, everyone="true", **query):
+            seen += page
+            if mine <= {order.id for order in seen}:
+                break
+        assert [order for order in seen if order.id in mine] == list(reversed(bought))
+        assert status is None or {order.status for order in seen} == {status}
+    cursor = admin.orders(everyone="true", limit=1).expect(200).next_cursor
+    admin.orders(cursor=cursor).problem(400, "invalid-cursor")
+
+
+def test_everyones_orders_are_for_admins(customer: Customer, anyone: Storefront) -> None:
+    customer.shop.orders(everyone="true").problem(403, "forbidden")
+    anyone.orders(everyone="true").problem(401, "unauthenticated")
+    customer.shop.orders(everyone="perhaps").invalid("everyone")
+    assert customer.shop.orders(everyone="false").expect(200).items == []
+
+
 @pytest.mark.parametrize("status", ["lost", "CONFIRMED", "", "confirmed\0"])
 def test_a_status_that_is_none_is_422(customer: Customer, status: str) -> None:
     customer.shop.orders(status=status).invalid("status")

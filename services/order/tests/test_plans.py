@@ -63,6 +63,35 @@ async def test_a_history_by_status_reads_that_customers_orders_only(
     assert plan.rows_looked_at("orders") <= len(await orders.page(customer, None, None, ORDERS))
 
 
+@pytest.mark.parametrize("before", [None, identifier(ORDERS // 2)])
+@pytest.mark.parametrize("status", [None, Status.CONFIRMED, Status.DELIVERED])
+async def test_a_page_of_everyones_orders_walks_no_further_than_it_says(
+    database: Noting, orders: Orders, status: Status | None, before: UUID | None
+) -> None:
+    plan = await plan_of(database, orders.page_of_everyone(status, before, SHOWN - 1))
+    assert plan.indexes == {"orders_pkey"}
+    assert not plan.whole_tables
+    assert plan.rows_looked_at("orders") <= (SHOWN if status is None else repository.WALKED)
+
+
+async def test_a_page_of_everyones_orders_of_a_status_that_none_has_goes_on_where_it_stopped(orders: Orders) -> None:
+    everyones, _ = await orders.page_of_everyone(None, None, ORDERS)
+    assert len(everyones) == ORDERS
+    newest_first = [order.id for order in everyones]
+    assert newest_first == sorted(newest_first, reverse=True)
+    walked = newest_first[repository.WALKED - 1]
+    assert await orders.page_of_everyone(Status.PENDING, None, SHOWN) == ([], walked)
+    rest, _ = await orders.page_of_everyone(None, walked, SHOWN)
+    assert rest[0].id == newest_first[repository.WALKED]
+    assert await orders.page_of_everyone(Status.PENDING, newest_first[-10], SHOWN) == ([], None)
+
+
+async def test_where_a_page_of_everyones_orders_stopped_is_read_from_the_index(database: Noting) -> None:
+    plan = await plan_of(database, database.fetchval(repository.WALKED_TO, repository.AFTER_ALL))
+    assert plan.indexes == {"orders_pkey"}
+    assert not plan.whole_tables
+
+
 @pytest.mark.parametrize("any_user", [False, True])
 async def test_an_order_is_found_by_its_id(database: Noting, orders: Orders, any_user: bool) -> None:
     [placed] = await orders.page(MOST, None, None, 1)

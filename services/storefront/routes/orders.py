@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import UUID
 
+import httpx2
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -102,19 +103,24 @@ async def events(order_id: UUID, request: Request, visit: SignedIn) -> Response:
     async def pieces() -> AsyncGenerator[bytes, None]:
         stop = asyncio.ensure_future(stopping.wait())
         source = answer.aiter_bytes()
+        piece: asyncio.Future[bytes | None] | None = None
         try:
             while True:
                 piece = asyncio.ensure_future(anext(source, None))
                 await asyncio.wait({piece, stop}, return_when=asyncio.FIRST_COMPLETED)
                 if not piece.done():
-                    piece.cancel()
                     return
                 content = piece.result()
                 if content is None:
                     return
                 yield content
+        except httpx2.TransportError:
+            return  # the replica that told it is gone: the browser opens another stream where this one ended
         finally:
             stop.cancel()
+            if piece is not None:
+                piece.cancel()
+                await asyncio.gather(piece, return_exceptions=True)
             await opened.__aexit__(None, None, None)
 
     headers = SECURITY | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

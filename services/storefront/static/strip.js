@@ -2,6 +2,7 @@
 // is what the answers' Server-Timing header says; the last minute is kept for this tab.
 const KEPT_MS = 60_000;
 const KEY = "souk-strip";
+const SERVICE_OF = { auth: "user", users: "user", products: "product", categories: "product", payments: "payment", cart: "order", orders: "order" };
 const SVG = "http://www.w3.org/2000/svg";
 let seen = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
 let latest = [];
@@ -18,7 +19,7 @@ function read(entry) {
     else calls.push({ at, service: name, replica: description.split(" ")[0], ms: duration, retries: Number(description.split(" ")[1]) });
   }
   const path = new URL(entry.name).pathname;
-  const first = path.startsWith("/api/") ? path.split("/")[3] : "storefront";
+  const first = path.startsWith("/api/") ? SERVICE_OF[path.split("/")[3]] : path.startsWith("/pictures/") ? "product" : "storefront";
   if (own.replica) calls.unshift({ at, service: first, replica: own.replica, ms: own.app, retries: Number(own.retries) });
   seen.push(...calls);
   if (!path.startsWith("/api/")) { latest = calls; trace = own.trace ?? ""; }
