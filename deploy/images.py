@@ -134,7 +134,8 @@ def remove() -> int:
     ours = [
         image
         for image in listed.split()
-        if any(f"souk/{name}:" in image for name in (*SERVICES, STOREFRONT, LOAD)) and not image.endswith((":compose", ":<none>"))
+        if any(f"souk/{name}:" in image for name in (*SERVICES, STOREFRONT, LOAD))
+        and not image.endswith((":compose", ":<none>"))
     ]
     if ours:
         run(("docker", "image", "rm", *ours))

@@ -57,9 +57,7 @@ class Shopkeeper:
     async def retire(self, product_id: str) -> None:
         """Take a product out of the catalogue."""
         shown = await self._client.get(f"/api/v1/products/{product_id}")
-        await self.call(
-            "DELETE", f"/api/v1/products/{product_id}", 204, headers={"If-Match": shown.headers["etag"]}
-        )
+        await self.call("DELETE", f"/api/v1/products/{product_id}", 204, headers={"If-Match": shown.headers["etag"]})
 
     async def orders_of(self, email: str, password: str) -> list[dict[str, Any]]:
         """The orders of a customer, newest first."""

@@ -54,9 +54,7 @@ async def test_the_shelves_are_there_without_the_order_service(visitor: Visitor,
         assert await visitor.go("/cart") == 503
 
 
-async def test_a_visitor_s_cart_outlives_every_service(
-    visitor: Visitor, shopkeeper: Shopkeeper, stopped: Stop
-) -> None:
+async def test_a_visitor_s_cart_outlives_every_service(visitor: Visitor, shopkeeper: Shopkeeper, stopped: Stop) -> None:
     kettle = await shopkeeper.product()
     await visitor.put_in_cart(kettle["id"], 3)
     async with stopped("product"):
@@ -91,7 +89,9 @@ async def test_an_order_s_page_goes_on_when_its_stream_was_cut(
     visitor.complaints.clear()  # the browser tells of the stream that was cut
 
 
-@pytest.mark.parametrize("path", ["/nothing-here", "/products/01890a5d-ac96-774b-bcce-b302099a8057", "/products/not-an-id"])
+@pytest.mark.parametrize(
+    "path", ["/nothing-here", "/products/01890a5d-ac96-774b-bcce-b302099a8057", "/products/not-an-id"]
+)
 async def test_what_is_not_there_is_said_kindly(visitor: Visitor, path: str) -> None:
     assert await visitor.go(path) == 404
     await expect(visitor.page.locator("h1")).to_have_text(re.compile("Nothing here"))

@@ -57,7 +57,9 @@ async def test_the_pages_of_somebody_who_is_signed_in(
     come: Come, shopkeeper: Shopkeeper, scheme: Scheme, width: int
 ) -> None:
     visitor = await come(color_scheme=scheme, viewport={"width": width, "height": 800})
-    kettle = await shopkeeper.product(name="Enamel kettle of two litres", description="For tea.", attributes={"colour": "blue"})
+    kettle = await shopkeeper.product(
+        name="Enamel kettle of two litres", description="For tea.", attributes={"colour": "blue"}
+    )
     await visitor.register()
     await visitor.put_in_cart(kettle["id"])
     await visitor.fill_checkout()

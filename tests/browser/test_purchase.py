@@ -99,9 +99,7 @@ async def test_a_visitor_s_cart_comes_along_when_they_register(visitor: Visitor,
     await expect(visitor.page.locator(".sum data.price")).to_have_attribute("value", str(2 * 1999 + 500))
 
 
-async def test_carts_are_added_up_when_somebody_signs_in(
-    visitor: Visitor, come: Come, shopkeeper: Shopkeeper
-) -> None:
+async def test_carts_are_added_up_when_somebody_signs_in(visitor: Visitor, come: Come, shopkeeper: Shopkeeper) -> None:
     kettle = await shopkeeper.product(stock=200)
     await visitor.register()
     await visitor.put_in_cart(kettle["id"], 60)
@@ -220,7 +218,13 @@ async def test_a_saved_address_is_chosen_changed_and_removed(visitor: Visitor, s
     await visitor.go("/account")
     await visitor.page.get_by_text("Add an address").click()
     form = visitor.page.locator("form[action='/account/addresses']")
-    address: dict[str, Any] = {"name": "Ada", "line1": "1 Engine Row", "postal_code": "N1", "city": "London", "country": "GB"}
+    address: dict[str, Any] = {
+        "name": "Ada",
+        "line1": "1 Engine Row",
+        "postal_code": "N1",
+        "city": "London",
+        "country": "GB",
+    }
     for name, value in address.items():
         await form.locator(f"[name={name}]").fill(value)
     await visitor.send("/account/addresses")
