@@ -13,6 +13,7 @@ from chassis.app import Application, Transports, add_probes
 from services.storefront.assets import Assets
 from services.storefront.clients import Refused, Services, Unreachable
 from services.storefront.pages import (
+    RENEWAL,
     SECURITY,
     Forged,
     NoSuchPage,
@@ -92,7 +93,7 @@ def _explain_errors(application: Application) -> None:
 
     async def renew(_request: Request, error: Exception) -> Response:
         assert isinstance(error, Renew)
-        return RedirectResponse(with_query("/session/renew", next=error.next_page), 303, SECURITY)
+        return RedirectResponse(with_query(RENEWAL, next=error.next_page), 303, SECURITY)
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)

@@ -40,6 +40,8 @@ SECURITY = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+RENEWAL = "/session/renew"
+"""The page between, where an access token that ran out is renewed."""
 PICTURES = "/api/v1/products/pictures/"
 """Where a product's own picture is loaded from; another host's is not (the policy would refuse it)."""
 
@@ -241,6 +243,8 @@ async def _visit(request: Request) -> Visit:
     refuse_forged(request)
     visit = Visit(request, state.services, state.sessions, state.templates)
     if visit.session.ended:
+        if request.url.path == RENEWAL and request.method == "GET":
+            return visit  # as it is: this page renews it
         if navigates(request):
             raise Renew(visit.here)
         visit.sign_in(await visit.sessions.renewed(visit.session))

@@ -12,7 +12,7 @@ from services.storefront.clients import Refused, Unreachable
 from services.storefront.forms import Form, address_of, form_of
 from services.storefront.pages import AnyVisit, NoSuchPage, SignedIn, Visit, safe_next
 from services.storefront.routes.catalogue import cart_count
-from services.storefront.session import Session
+from services.storefront.session import UNTIL, Session
 
 routes = APIRouter()
 
@@ -94,7 +94,8 @@ async def sign_out(visit: AnyVisit) -> Response:
 @routes.get("/session/renew")
 async def renew_page(request: Request, visit: AnyVisit) -> Response:
     """Between two pages: a module renews the access token, one tab at a time, and goes on."""
-    return visit.page("renew.html", next_page=safe_next(request.query_params.get("next")))
+    ran_out = request.cookies.get(UNTIL, "")
+    return visit.page("renew.html", next_page=safe_next(request.query_params.get("next")), ran_out=ran_out)
 
 
 @routes.post("/session/renew")

@@ -29,6 +29,15 @@ PAYMENT_METHODS = {
     "tok_expired_card": "A card that has expired",
 }
 """Those of the embedded provider; the last five are there to see what becomes of them."""
+IN_PROGRESS_S = 6
+"""How long the second of two forms with one key waits for the answer to the first, which the order service gives within
+5 s.
+"""
+CHANGED = "The price, or what is in your cart, has changed meanwhile. Nothing was ordered: this is the new total."
+CHANGED_AFTER = (
+    "What is in your cart has changed since you sent this order, whose answer did not come. It may have been placed: look at"
+    " your orders before you send this one."
+)
 DECLINED = {
     "insufficient_funds": "There is not enough money on this card.",
     "expired_card": "This card has expired.",
@@ -75,10 +84,7 @@ async def place(request: Request, visit: SignedIn) -> Response:
         cart = await carts.cart_of(visit)
         seen = form["total"]
         if cart["items"] and seen and seen != str(cart["total"]["amount_minor"]):
-            problem = (
-                "The price, or what is in your cart, has changed meanwhile. Nothing was ordered: this is the new total."
-            )
-            return await _shown(visit, form, 409, problem=problem)
+            return await _shown(visit, form, 409, problem=CHANGED_AFTER if form["sent"] else CHANGED)
         return await _ordered(visit, form, key)
     except Unreachable as unreachable:
         return _not_known(visit, form, key, unreachable.service)
@@ -91,18 +97,24 @@ async def _ordered(visit: Visit, form: Form, key: str) -> Response:
         wanted["address_id"] = chosen
     else:
         wanted["address"] = address_of(form)
-    try:
-        answer = await visit.shop.call(
-            "order",
-            "POST",
-            "/api/v1/orders",
-            wanted,
-            headers={"Idempotency-Key": key},
-            policy=CHECKOUT,
-            timeout_s=CHECKOUT_TIMEOUT_S,
-        )
-    except Refused as refused:
-        return await _not_ordered(visit, form, key, refused)
+    waited_s = 0
+    while True:
+        try:
+            answer = await visit.shop.call(
+                "order",
+                "POST",
+                "/api/v1/orders",
+                wanted,
+                headers={"Idempotency-Key": key},
+                policy=CHECKOUT,
+                timeout_s=CHECKOUT_TIMEOUT_S,
+            )
+            break
+        except Refused as refused:
+            if refused.code != "request-in-progress" or waited_s == IN_PROGRESS_S:
+                return await _not_ordered(visit, form, key, refused)
+            waited_s += 1
+            await asyncio.sleep(1)
     if form["keep_address"] and "address" in wanted:
         with suppress(Refused, Unreachable):  # the order is placed, which is what was asked for first
             await visit.shop.call("user", "POST", "/api/v1/users/me/addresses", wanted["address"])

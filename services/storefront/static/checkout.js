@@ -1,16 +1,34 @@
 // Sends the form so that a lost connection leaves the shopper where they were, with the same key: one order, whatever
-// happens on the way. Without this module the browser sends it, and the key makes the same promise.
+// happens on the way. What was sent is kept until there is an answer, so a reload asks for the same order too. Without this
+// module the browser sends it, and the key makes the same promise.
+const SENT = "souk-checkout";
 const status = () => document.getElementById("checkout-status");
 let sending = false;
+
+const keep = (fields) => { try { sessionStorage.setItem(SENT, JSON.stringify([...fields])); } catch { /* full or forbidden: then a reload forgets it */ } };
+const forget = () => sessionStorage.removeItem(SENT);
+
+function again(text) {
+  const button = document.getElementById("buy");
+  status().textContent = text;
+  button.textContent = "Send it again";
+  button.removeAttribute("aria-disabled");
+  button.disabled = false;
+  button.focus();
+}
 
 async function send(form) {
   if (sending) return;
   sending = true;
-  const button = document.getElementById("buy");
-  button.setAttribute("aria-disabled", "true");
+  document.getElementById("buy").setAttribute("aria-disabled", "true");
   status().textContent = "Placing your order …";
+  const fields = new URLSearchParams(new FormData(form));
+  if (sessionStorage.getItem(SENT)) fields.set("sent", "yes"); // and its answer has not come
+  keep(fields);
   try {
-    const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    const answer = await fetch(form.action, { method: "POST", body: fields });
+    const known = answer.status < 500;
+    if (known) forget();
     if (answer.redirected) {
       location.assign(answer.url);
       return;
@@ -22,12 +40,24 @@ async function send(form) {
     scrollTo(0, 0);
     document.querySelector("[data-focus]")?.focus();
   } catch {
-    status().textContent = "There is no connection, so it is not known yet whether your order is placed. Nothing you entered is lost.";
-    button.textContent = "Send it again";
-    button.removeAttribute("aria-disabled");
-    button.focus();
+    again("There is no connection, so it is not known yet whether your order is placed. Nothing you entered is lost.");
   }
   sending = false;
+}
+
+// After a reload in the middle: the same form as was sent, key and all.
+function restore(form) {
+  const sent = JSON.parse(sessionStorage.getItem(SENT) ?? "null");
+  if (!sent) return;
+  for (const box of form.querySelectorAll("[type=checkbox]")) box.checked = false;
+  for (const [name, value] of sent) {
+    const fields = [...form.querySelectorAll(`[name="${CSS.escape(name)}"]`)];
+    for (const field of fields) {
+      if (["radio", "checkbox"].includes(field.type)) field.checked = field.value === value;
+      else field.value = value;
+    }
+  }
+  again("This order was sent, and its answer has not come. Send it again: it is one order.");
 }
 
 document.addEventListener("submit", (event) => {
@@ -36,3 +66,4 @@ document.addEventListener("submit", (event) => {
   send(event.target);
 });
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); }); // by the way back: a new look at the cart
+restore(document.getElementById("checkout"));

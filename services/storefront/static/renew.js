@@ -1,8 +1,10 @@
-// The page between: goes on by itself.
+// The page between: goes on by itself, and stays where nobody answers.
 import { renew } from "./session.js";
 
-const next = new FormData(document.getElementById("renew")).get("next");
+const form = document.getElementById("renew");
 try {
-  await renew();
-  location.replace(next);
-} catch { /* no connection: the button stays */ }
+  await renew(form.dataset.ranOut);
+  location.replace(new FormData(form).get("next"));
+} catch {
+  document.getElementById("renew-status").textContent = "The shop does not know yet who you are: a part of it does not answer at the moment.";
+}
