@@ -165,8 +165,9 @@ def test_prices_are_written_as_the_browser_s_language_has_them(
     shop: Shop, catalogue: Catalogue, language: str, price: str
 ) -> None:
     product = catalogue.product(stock=1, price_minor=1999)
-    page = Reader(shop.origin, **{"Accept-Language": language}).get(f"/products/{product.id}")
-    assert price in page.answer.text
+    reader = Reader(shop.origin, **{"Accept-Language": language})
+    with reader.client:
+        assert price in reader.get(f"/products/{product.id}").answer.text
 
 
 def test_filters_that_cannot_be_are_said_and_the_shelves_stay(reader: Reader) -> None:
