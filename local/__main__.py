@@ -15,15 +15,23 @@ from time import perf_counter
 import orjson
 import uvloop
 
-from chassis.app import Service
+from chassis.app import Application, Service
 from chassis.secrets import SERVICES
 from chassis.server import Server
 from chassis.settings import InvalidSettings
 from chassis.telemetry import configure_logging
-from local.edge import Edge
+from local.edge import STOREFRONT, Edge
 from local.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from local.seed import CUSTOMER_EMAIL, CUSTOMER_PASSWORD, SeedFailed, SignInRefused, register_customer, seed
-from local.shop import MigrationFailed, behind, create_services, make_databases, make_secrets, migrate
+from local.shop import (
+    MigrationFailed,
+    behind,
+    create_services,
+    create_storefront,
+    make_databases,
+    make_secrets,
+    migrate,
+)
 
 HOST = "127.0.0.1"
 ADMIN_EMAIL = "admin@souk.example"
@@ -42,10 +50,10 @@ def say(text: str) -> None:
 
 
 def check_ports(first: int) -> dict[str, int]:
-    """Find the edge's port and the four after it free, and return them by name; raises CannotStart."""
-    if not 1 <= first <= 65535 - len(SERVICES):
-        raise CannotStart(f"port {first}: the shop takes five ports in a row between 1 and 65535")
-    ports = {name: first + offset for offset, name in enumerate(("edge", *SERVICES))}
+    """Find the edge's port and the five after it free, and return them by name; raises CannotStart."""
+    if not 1 <= first <= 65535 - len(SERVICES) - 1:
+        raise CannotStart(f"port {first}: the shop takes six ports in a row between 1 and 65535")
+    ports = {name: first + offset for offset, name in enumerate(("edge", *SERVICES, STOREFRONT))}
     for name, port in ports.items():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,9 +97,10 @@ async def serve(ports: dict[str, int], data: Path, server: EmbeddedPostgres) -> 
     admin_email = os.environ.get("ADMIN_EMAIL") or ADMIN_EMAIL
     admin_password = os.environ.get("ADMIN_PASSWORD") or ADMIN_PASSWORD
     services = create_services(urls, secrets, ports, admin_email=admin_email, admin_password=admin_password)
-    stopping = [service.stopping for service in services.values()]
-    servers = [LocalServer(service, HOST, ports[name], []) for name, service in services.items()]
-    servers.append(LocalServer(Edge(services), HOST, ports["edge"], stopping, lifespan="off"))
+    applications: dict[str, Application] = {**services, STOREFRONT: create_storefront(services, ports)}
+    stopping = [application.stopping for application in applications.values()]
+    servers = [LocalServer(application, HOST, ports[name], []) for name, application in applications.items()]
+    servers.append(LocalServer(Edge(applications), HOST, ports["edge"], stopping, lifespan="off"))
 
     def stop() -> None:
         for running in servers:
@@ -102,7 +111,7 @@ async def serve(ports: dict[str, int], data: Path, server: EmbeddedPostgres) -> 
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signal_number, stop)
     serving = asyncio.gather(*(running.serve() for running in servers))
-    started = asyncio.gather(*(service.started.wait() for service in services.values()))
+    started = asyncio.gather(*(application.started.wait() for application in applications.values()))
     try:
         await asyncio.wait((serving, started), return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
@@ -158,7 +167,7 @@ def greet(ports: dict[str, int], admin_email: str, password: str) -> None:
 def main() -> None:
     """Do what the command line asks; what goes wrong is one line on standard error and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m local", description="Run the whole shop in one process.")
-    parser.add_argument("--port", type=int, default=8000, help="the edge's port; the services take the four after it")
+    parser.add_argument("--port", type=int, default=8000, help="the edge's port; the services take the five after it")
     parser.add_argument("--data", type=Path, default=Path("var"), help="the folder that keeps the data")
     arguments = parser.parse_args()
     log_level = os.environ.get("LOG_LEVEL") or "warning"

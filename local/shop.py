@@ -1,4 +1,4 @@
-"""The four services in one process, wired to each other without a network, on an embedded PostgreSQL.
+"""The shop in one process: the four services, wired to each other without a network, on an embedded PostgreSQL.
 
 They are the same applications, with the same clients, credentials, deadlines and problems as over a network; only the
 transport under the clients differs.
@@ -14,7 +14,7 @@ import asyncpg
 import httpx2
 from pydantic import ValidationError
 
-from chassis.app import Service
+from chassis.app import Application, Service
 from chassis.in_process import InProcessTransport
 from chassis.migrations import ROOT, expected_revision
 from chassis.secrets import SERVICES, generate
@@ -26,6 +26,8 @@ from services.payment.app import create_app as create_payment
 from services.payment.settings import PaymentSettings
 from services.product.app import create_app as create_product
 from services.product.settings import ProductSettings
+from services.storefront.app import create_app as create_storefront_app
+from services.storefront.settings import StorefrontSettings
 from services.user.app import create_app as create_user
 from services.user.settings import UserSettings
 
@@ -63,6 +65,14 @@ def create_services(
     except ValidationError as error:
         raise InvalidSettings(error) from None
     return services
+
+
+def create_storefront(services: dict[str, Service], ports: Mapping[str, int]) -> Application:
+    """Build the storefront on these services. Streams go to their ports, as no transport within a process streams."""
+    urls = {f"{name}_url": f"http://127.0.0.1:{ports[name]}" for name in services}
+    told = {"port": ports["storefront"], "log_level": "warning", "server_timing": True, **urls}
+    settings = StorefrontSettings.model_validate(told)
+    return create_storefront_app(settings, {name: LocalTransport(name, services) for name in services})
 
 
 def make_secrets(folder: Path) -> Path:

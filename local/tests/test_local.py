@@ -39,7 +39,7 @@ def shop(port: int, data: Path) -> Generator[tuple["subprocess.Popen[str]", list
 
 
 def test_the_shop_starts_says_where_it_is_stops_on_ctrl_c_and_keeps_its_data(tmp_path: Path) -> None:
-    port = free_ports(5)
+    port = free_ports(6)
     origin = f"http://127.0.0.1:{port}"
     with shop(port, tmp_path / "var") as (first, lines):
         printed = "".join(lines)
@@ -49,9 +49,11 @@ def test_the_shop_starts_says_where_it_is_stops_on_ctrl_c_and_keeps_its_data(tmp
         assert len(products) == 72
         picture = httpx2.get(origin + products[0]["image_url"])
         assert (picture.status_code, picture.headers["content-type"]) == (200, "image/svg+xml")
-        assert httpx2.get(origin).headers["location"] == "/docs"
+        page = httpx2.get(origin)
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert products[0]["name"] in page.text
         assert httpx2.get(f"{origin}/metrics").status_code == 404
-        assert httpx2.get(f"http://127.0.0.1:{port + 4}/metrics").status_code == 200
+        assert httpx2.get(f"http://127.0.0.1:{port + 5}/metrics").status_code == 200
         account = {"email": "kept@souk.example", "password": "kept over a restart", "name": "Kept"}
         assert httpx2.post(f"{origin}/api/v1/auth/register", json=account).status_code == 201
     assert first.returncode == 0

@@ -30,7 +30,8 @@ from services.storefront.routes import account, admin, cart, catalogue, checkout
 from services.storefront.session import Session, Sessions
 from services.storefront.settings import StorefrontSettings
 
-MAX_IMPORT_BYTES = 64 * 2**20
+MAX_IMPORT_BYTES = 24 * 2**20
+"""Two of them fit into the pod's /tmp, where a form's file is kept while it is read."""
 AN_HOUR_S = 3600
 MOST_IMPORTS = 2
 log = structlog.stdlib.get_logger()

@@ -35,8 +35,8 @@ IN_PROGRESS_S = 6
 """
 CHANGED = "The price, or what is in your cart, has changed meanwhile. Nothing was ordered: this is the new total."
 CHANGED_AFTER = (
-    "What is in your cart has changed since you sent this order, whose answer did not come. It may have been placed: look at"
-    " your orders before you send this one."
+    "What is in your cart has changed since you sent this order, whose answer did not come. It may have been placed:"
+    " look at your orders before you send this one."
 )
 DECLINED = {
     "insufficient_funds": "There is not enough money on this card.",
