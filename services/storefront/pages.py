@@ -172,7 +172,6 @@ class Visit:
                 signed_in=self.session.signed_in,
                 admin=self.session.role == "admin",
                 cart_count=count,
-                language=self.locale.language,
                 money=partial(formats.money, locale=self.locale),
                 moment=partial(formats.moment, locale=self.locale),
                 **values,

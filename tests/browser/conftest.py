@@ -1,15 +1,17 @@
 """A shop of processes that can be stopped, its admin, and people in front of it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 import pytest
 from playwright.async_api import Browser, async_playwright
 
 from drills.edge import ReverseProxy
-from drills.platform import NotHere, Platform, Topology
+from drills.platform import NotHere, Platform, Replica, Topology
 from local.edge import STOREFRONT
+from local.ports import free_ports
 from local.seed import seed
 from tests.browser import chromium
 from tests.browser.shopkeeper import Shopkeeper
@@ -70,7 +72,7 @@ async def shopkeeper(platform: Platform) -> AsyncIterator[Shopkeeper]:
 class Stop(Protocol):
     """Stops all replicas of a service for as long as the block lasts."""
 
-    def __call__(self, service: str) -> "Any": ...
+    def __call__(self, service: str) -> AbstractAsyncContextManager[None]: ...
 
 
 @pytest.fixture
@@ -90,6 +92,23 @@ def stopped(platform: Platform) -> Stop:
     return stop
 
 
+@asynccontextmanager
+async def one_more(platform: Platform, service: str, **settings: str) -> AsyncGenerator[str]:
+    """One more process of a service, which the edge knows nothing of, with settings of its own: its origin."""
+    like, *_ = platform.of(service)
+    port = free_ports(1)
+    environment = {**like.environment, "PORT": str(port), **settings}
+    replica = Replica(
+        service, len(platform.of(service)) + 1, port, platform.folder / f"{service}-apart.log", environment
+    )
+    replica.start()
+    try:
+        await platform.ready(replica)
+        yield replica.url
+    finally:
+        await asyncio.to_thread(replica.end)
+
+
 Come = Callable[..., Awaitable[Visitor]]
 """Somebody comes: `await come(viewport={"width": 320, "height": 640})`, with what Playwright's new_context() takes."""
 
@@ -101,7 +120,8 @@ async def come(browser: Browser, platform: Platform) -> AsyncIterator[Come]:
     async with AsyncExitStack() as stack:
 
         async def come(**options: Any) -> Visitor:
-            context = await browser.new_context(**{"locale": "en-GB", "timezone_id": "Europe/London", **options})
+            given: dict[str, Any] = {"locale": "en-GB", "timezone_id": "Europe/London", **options}
+            context = await browser.new_context(**given)
             stack.push_async_callback(context.close)
             context.set_default_timeout(TIMEOUT_MS)
             await context.add_init_script(OBSERVE_SHIFTS)

@@ -70,7 +70,7 @@ async def test_what_is_wrong_with_a_product_is_said_at_its_field(admin: Visitor,
 async def test_an_import_says_what_came_of_each_line(admin: Visitor, tmp_path: Path) -> None:
     sku = f"I-{uuid4().hex[:10]}"
     lines = [
-        {"sku": sku, "name": "Imported bell", "category": "bells", "price_minor": 500, "currency": "USD", "stock": 3},
+        {"sku": sku, "name": "Imported bell", "category": "bells", "price_minor": 500, "currency": "USD", "on_hand": 3},
         {"sku": f"{sku}-2", "name": "", "category": "bells", "price_minor": 500, "currency": "USD"},
     ]
     file = tmp_path / "bells.ndjson"
@@ -126,7 +126,7 @@ async def test_an_order_is_shipped_and_delivered_and_paid_back_in_parts(
 
 async def test_the_list_of_orders_to_ship_is_everybody_s(admin: Visitor, come: Come, shopkeeper: Shopkeeper) -> None:
     kettle = await shopkeeper.product()
-    paths = []
+    paths: list[str] = []
     for _ in range(2):
         buyer = await come()
         await buyer.register()

@@ -1,11 +1,15 @@
 """What a shop gets to show: scripts, names without an end, pictures that are not there, nothing at all."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.conftest import Come
+from drills.platform import Platform
+from local.edge import STOREFRONT
+from local.shop import migrate
+from tests.browser.conftest import Come, one_more
 from tests.browser.shopkeeper import Shopkeeper
 from tests.browser.visitor import Visitor
 
@@ -65,18 +69,33 @@ async def test_a_price_of_nothing_is_a_price(visitor: Visitor, shopkeeper: Shopk
     await expect(visitor.page.locator("data.price")).to_contain_text("0.00")
 
 
-async def test_empty_shelves_say_so(visitor: Visitor) -> None:
-    assert await visitor.go("/?category=no-such-category") in {200, 404}
-    await expect(visitor.page.locator("main")).to_contain_text("Nothing")
+async def test_a_category_of_nothing_says_so(visitor: Visitor) -> None:
+    assert await visitor.go("/?category=no-such-category") == 200
+    await expect(visitor.page.locator("main")).to_contain_text("Nothing matches")
     assert await visitor.barriers() == []
+
+
+async def test_a_shop_without_products_says_so(visitor: Visitor, platform: Platform) -> None:
+    name = "souk_empty"
+    await asyncio.to_thread(platform.postgres.create_database, name)
+    url = platform.postgres.url(name)
+    await asyncio.to_thread(migrate, {"product": url}, ["product"])
+    async with (
+        one_more(platform, "product", DATABASE_URL=url) as empty,
+        one_more(platform, STOREFRONT, PRODUCT_URL=empty) as visitor.origin,
+    ):
+        assert await visitor.go("/") == 200
+        await expect(visitor.page.locator("main")).to_contain_text("The shelves are empty")
+        assert await visitor.barriers() == []
+        assert await visitor.scrolls_sideways() <= 0
 
 
 @pytest.mark.parametrize(
     "query",
     [
         "q=%00", "q=" + "a" * 300, "min_price=abc", "min_price=-1", "min_price=1e99", "max_price=99999999999999999999",
-        "cursor=nonsense", "sort=nonsense", "category=%27%22%3E%3Cscript%3Ealert(1)%3C/script%3E", "pages=-1", "pages=1e9",
-        "part=nonsense",
+        "cursor=nonsense", "sort=nonsense", "category=%27%22%3E%3Cscript%3Ealert(1)%3C/script%3E", "pages=-1",
+        "pages=1e9", "part=nonsense",
     ],
 )  # fmt: skip
 async def test_a_query_of_nonsense_is_answered_with_a_page(visitor: Visitor, query: str) -> None:

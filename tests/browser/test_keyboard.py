@@ -21,7 +21,9 @@ async def tab_to(page: Page, selector: str) -> None:
                 if (!focused || focused === document.body) return "";
                 const style = getComputedStyle(focused);
                 const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
-                if (!ring && style.boxShadow === "none") return `no focus to be seen: ${focused.outerHTML.slice(0, 200)}`;
+                if (!ring && style.boxShadow === "none") {
+                    return `no focus to be seen: ${focused.outerHTML.slice(0, 200)}`;
+                }
                 return focused.matches(selector) ? "there" : "";
             }""",
             selector,

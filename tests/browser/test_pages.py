@@ -16,6 +16,13 @@ MOST_SHIFT = 0.01
 """Google's Core Web Vitals call 0.1 good; here nothing has a reason to move at all."""
 SMALLEST_TARGET_PX = 24
 """WCAG 2.2, 2.5.8."""
+SMALL_TARGETS = """
+(least) => [...document.querySelectorAll("button, input:not([type=hidden]), select, textarea, summary, nav a")]
+  .filter((element) => element.checkVisibility() && element.getClientRects().length)
+  .map((element) => [(element.closest("label") ?? element).getBoundingClientRect(), element.outerHTML.slice(0, 120)])
+  .filter(([box]) => box.height < least || box.width < least)
+  .map(([box, html]) => `${Math.round(box.width)}x${Math.round(box.height)} ${html}`)
+"""
 ANYBODY_S = ("/", "/?q=kettle", "/?q=nothing-of-that-name", "/sign-in", "/register", "/cart", "/no-such-page")
 ONE_S_OWN = ("/cart", "/checkout", "/orders", "/account", "order", "address", "product")
 STAFF_S = ("/admin", "/admin/products/new", "/admin/import", "/admin/orders", "product", "order")
@@ -30,14 +37,7 @@ async def look(visitor: Visitor, path: str) -> None:
     assert await visitor.barriers() == [], path
     assert await visitor.scrolls_sideways() <= 0, path
     assert await visitor.shift() <= MOST_SHIFT, path
-    small = await visitor.page.evaluate(
-        """(least) => [...document.querySelectorAll("button, input:not([type=hidden]), select, textarea, summary, nav a")]
-            .filter((element) => element.checkVisibility() && element.getClientRects().length)
-            .map((element) => [element.closest("label")?.getBoundingClientRect() ?? element.getBoundingClientRect(), element])
-            .filter(([box]) => box.height < least || box.width < least)
-            .map(([box, element]) => `${Math.round(box.width)}x${Math.round(box.height)} ${element.outerHTML.slice(0, 120)}`)""",
-        SMALLEST_TARGET_PX,
-    )
+    small = await visitor.page.evaluate(SMALL_TARGETS, SMALLEST_TARGET_PX)
     assert small == [], path
 
 

@@ -1,13 +1,13 @@
 """Somebody in front of the shop: a browser of their own, and what they do in it.
 
-Whatever a browser has to say about the shop while somebody is there is kept, and a test fails where there is anything: a
-script that failed, something that the Content-Security-Policy refused, a request to another host.
+Whatever a browser has to say about the shop while somebody is there is kept, and a test fails where there is anything:
+a script that failed, something that the Content-Security-Policy refused, a request to another host.
 """
 
 import re
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -73,6 +73,10 @@ class Visitor:
     def path(self) -> str:
         """Where they are, without the query."""
         return urlsplit(self.page.url).path
+
+    async def cookies(self) -> dict[str, dict[str, Any]]:
+        """What the browser keeps of this shop, by name."""
+        return {each["name"]: each for each in cast("list[dict[str, Any]]", await self.context.cookies(self.origin))}
 
     async def another_tab(self, path: str) -> Page:
         """Open a page in a second tab of the same browser."""

@@ -4,7 +4,7 @@ import { renewInTime } from "./session.js";
 renewInTime();
 
 // Times in the reader's own time zone; the server, which does not know it, wrote them in UTC.
-const clock = new Intl.DateTimeFormat(document.documentElement.lang || undefined, { dateStyle: "medium", timeStyle: "medium" });
+const clock = new Intl.DateTimeFormat(navigator.languages, { dateStyle: "medium", timeStyle: "medium" });
 export function localise(within) {
   for (const time of within.querySelectorAll("time[datetime]")) time.textContent = clock.format(new Date(time.dateTime));
 }

@@ -22,7 +22,8 @@ function read(entry) {
   const first = path.startsWith("/api/") ? SERVICE_OF[path.split("/")[3]] : path.startsWith("/pictures/") ? "product" : "storefront";
   if (own.replica) calls.unshift({ at, service: first, replica: own.replica, ms: own.app, retries: Number(own.retries) });
   seen.push(...calls);
-  if (!path.startsWith("/api/")) { latest = calls; trace = own.trace ?? ""; }
+  // A page, or a part of one that a script asked for: not its style sheet or its pictures.
+  if (entry.entryType === "navigation" || (first === "storefront" && calls.length > 1)) { latest = calls; trace = own.trace ?? ""; }
 }
 
 function draw() {
