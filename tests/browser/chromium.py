@@ -18,7 +18,7 @@ def program() -> str:
     return found
 
 
-async def launched(playwright: Playwright, **options: object) -> Browser:
+async def launched(playwright: Playwright) -> Browser:
     """Chromium without a window."""
     # As root it has no sandbox of its own, and refuses to run with one; what it opens here is this shop alone.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []

@@ -49,6 +49,7 @@ async def test_the_purchase_by_keyboard_alone(visitor: Visitor, shopkeeper: Shop
     await visitor.go("/cart")
     await tab_to(page, "a[href='/checkout']")
     await page.keyboard.press("Enter")
+    await expect(page).to_have_url(re.compile("/sign-in"))
     await tab_to(page, "main a[href^='/register']")
     await page.keyboard.press("Enter")
     await expect(page).to_have_url(re.compile("/register"))

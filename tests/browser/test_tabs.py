@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime, timedelta
 
 from playwright.async_api import expect
 
+from tests.browser.conftest import Come, Stop
 from tests.browser.shopkeeper import Shopkeeper
 from tests.browser.visitor import Visitor
 
@@ -12,7 +14,7 @@ from tests.browser.visitor import Visitor
 async def test_a_token_that_ran_out_is_renewed_unseen(visitor: Visitor) -> None:
     await visitor.register()
     await visitor.context.clear_cookies(name="souk_access")
-    await visitor.go("/orders")
+    await visitor.go_and_settle("/orders")
     await expect(visitor.page).to_have_url(re.compile("/orders$"))
     await expect(visitor.page.locator("h1")).to_have_text("Your orders")
 
@@ -21,11 +23,11 @@ async def test_tabs_that_come_at_once_after_a_long_time_stay_signed_in_all(visit
     await visitor.register()
     tabs = [visitor.page, *[await visitor.another_tab("/") for _ in range(3)]]
     await visitor.context.clear_cookies(name="souk_access")
-    await asyncio.gather(*(tab.goto(f"{visitor.origin}/account") for tab in tabs))
+    await asyncio.gather(*(tab.goto(f"{visitor.origin}/account", wait_until="commit") for tab in tabs))
     for tab in tabs:
         await expect(tab.locator("h1")).to_have_text("Your account")
     await visitor.context.clear_cookies(name="souk_access")
-    await visitor.go("/account")
+    await visitor.go_and_settle("/account")
     await expect(visitor.page.locator("h1")).to_have_text("Your account")
 
 
@@ -60,3 +62,39 @@ async def test_back_and_forward_show_what_was_there(visitor: Visitor) -> None:
     await expect(visitor.page.locator("#q")).to_have_value("kettle")
     await visitor.page.go_forward()
     await expect(visitor.page).to_have_url(re.compile(product))
+
+
+async def test_a_browser_whose_clock_is_late_is_renewed_and_not_led_in_a_circle(come: Come) -> None:
+    visitor = await come()
+    await visitor.page.clock.install(time=datetime.now(UTC) - timedelta(hours=2))
+    await visitor.register()
+    await visitor.context.clear_cookies(name="souk_access")
+    await visitor.go_and_settle("/orders")
+    await expect(visitor.page.locator("h1")).to_have_text("Your orders")
+
+
+async def test_a_browser_whose_clock_is_ahead_does_not_renew_without_an_end(come: Come) -> None:
+    visitor = await come()
+    renewals: list[str] = []
+    visitor.page.on("request", lambda request: renewals.append(request.url) if request.method == "POST" else None)
+    await visitor.page.clock.install(time=datetime.now(UTC) + timedelta(hours=2))
+    await visitor.register()
+    await visitor.go("/account")
+    renewals.clear()
+    for _ in range(60):
+        await visitor.page.clock.run_for(1000)
+    assert len(renewals) <= 1
+    await visitor.go("/account")
+    await expect(visitor.page.locator("h1")).to_have_text("Your account")
+
+
+async def test_who_signed_in_sees_what_became_of_it_while_the_user_service_is_stopped(
+    visitor: Visitor, stopped: Stop
+) -> None:
+    await visitor.register()
+    await visitor.context.clear_cookies(name="souk_access")
+    async with stopped("user"):
+        await visitor.go("/orders")
+        await expect(visitor.page.locator("#renew-status")).to_contain_text("does not answer")
+    await visitor.page.locator("#renew button").click()
+    await expect(visitor.page.locator("h1")).to_have_text("Your orders")

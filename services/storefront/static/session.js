@@ -5,25 +5,24 @@ const SOONEST_S = 5;
 const AGAIN_S = 300; // a browser whose clock is ahead would otherwise find every new token ended, and never stop
 
 function until() {
-  return /(?:^|; )souk_until=(\d+)/.exec(document.cookie)?.[1] ?? null;
+  return /(?:^|; )souk_until=(\d+)/.exec(document.cookie)?.[1] ?? "";
 }
 
 // Renews the token, unless another tab has meanwhile: then it is no longer the one that `ranOut`, or good for a while.
-// Whether whoever was signed in is so still; throws where nobody answers, and nothing is known.
+// Afterwards whoever was signed in is so, or is known to be nobody; throws where no answer comes.
 export async function renew(ranOut) {
-  return navigator.locks.request("souk-session", async () => {
+  await navigator.locks.request("souk-session", async () => {
     const known = until();
-    if (known === null) return false;
-    if (ranOut ? known !== ranOut : known - Date.now() / 1000 > EARLY_S) return true;
+    const good = ranOut === undefined ? !known || known - Date.now() / 1000 > EARLY_S : known !== ranOut;
+    if (good) return;
     const answer = await fetch("/session/renew", { method: "POST", body: new URLSearchParams({ quiet: "yes" }) });
     if (!answer.ok) throw new Error(String(answer.status));
-    return until() !== null;
   });
 }
 
 export function renewInTime(soonest = SOONEST_S) {
   const known = until();
-  if (known === null) return;
+  if (!known) return;
   const soon = async () => {
     if (document.visibilityState === "visible") {
       try { await renew(); } catch { /* nobody answers: the next page renews it */ }
