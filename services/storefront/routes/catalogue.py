@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 
 from services.storefront import formats
-from services.storefront.clients import Refused
+from services.storefront.clients import Refused, Unreachable
 from services.storefront.pages import PICTURES, AnyVisit, NoSuchPage, Visit, with_query
 
 routes = APIRouter()
