@@ -35,7 +35,7 @@ REQUIRE_PYTHON = $(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run reset up down deploy undeploy backup restore test test-browser test-cluster check check-manifests format openapi dashboards dashboards-preview audit lab drill drills cluster-drills load bench bench-cluster bench-growth
+.PHONY: help run reset up down deploy undeploy backup restore test test-browser test-cluster check check-manifests format openapi dashboards dashboards-preview audit lab drill drills cluster-drills load bench bench-cluster bench-growth bench-storefront
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -143,6 +143,9 @@ bench-cluster: $(DEVELOPMENT) ## Measure what the shop takes in a cluster, at re
 
 bench-growth: $(DEVELOPMENT) ## Measure reads with 10^3 to 10^6 products and orders, into docs/growth.md (SIZES="1000 100000" for others)
 	@$(BIN)/python -m bench.growth $(if $(SIZES),--sizes $(SIZES),--write) $(if $(SEED),--seed $(SEED))
+
+bench-storefront: $(DEVELOPMENT) ## Measure what the shop's pages weigh and when they are painted, into docs/storefront.md (Chromium, npm's registry)
+	@$(BIN)/python -m bench.storefront --write
 
 bench: $(DEVELOPMENT) ## Measure the shop against bare uvicorn on this machine, into docs/benchmarks.md
 	@$(BIN)/python -m bench --write

@@ -55,16 +55,16 @@ def create_app(settings: StorefrontSettings, transports: Transports | None = Non
     for subject in (catalogue, cart, checkout, orders, account, admin):
         application.include_router(subject.routes, include_in_schema=False)
 
-    async def static(name: str) -> Response:
+    async def static(name: str, request: Request) -> Response:
         """A static file by its name with the digest."""
-        found = assets.find(name)
+        found = assets.find(name, request.headers.get("accept-encoding", ""))
         if found is None:
             raise NoSuchPage
         return found
 
-    async def favicon() -> Response:
+    async def favicon(request: Request) -> Response:
         """The picture in the browser's tab."""
-        return assets.plain("favicon.svg", AN_HOUR_S)
+        return assets.plain("favicon.svg", request.headers.get("accept-encoding", ""), AN_HOUR_S)
 
     async def robots() -> Response:
         """What is of no use to a search engine."""

@@ -6,6 +6,7 @@ the names with digests, so that a change of the one changes the name of the othe
 
 import re
 from dataclasses import dataclass
+from gzip import compress
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,7 +29,16 @@ class Asset:
 
     name: str
     content: bytes
+    compressed: bytes
     media_type: str
+
+    def answer(self, accepted: str, cache_control: str) -> Response:
+        """The file for a browser that accepts these codings (RFC 9110, 12.5.3)."""
+        headers = {"Cache-Control": cache_control, "Vary": "Accept-Encoding"}
+        if "gzip" not in accepted:
+            return Response(self.content, media_type=self.media_type, headers=headers)
+        headers["Content-Encoding"] = "gzip"
+        return Response(self.compressed, media_type=self.media_type, headers=headers)
 
 
 class Assets:
@@ -47,22 +57,19 @@ class Assets:
             text = REFERENCE.sub(lambda found: self._make(found[0]).name, path.read_text(encoding="utf-8"))
             content = text.encode("utf-8")
             digest = sha256(content).hexdigest()[:10]
-            self._made[name] = Asset(f"{path.stem}.{digest}{path.suffix}", content, MEDIA_TYPES[path.suffix])
+            served = f"{path.stem}.{digest}{path.suffix}"
+            self._made[name] = Asset(served, content, compress(content, 9, mtime=0), MEDIA_TYPES[path.suffix])
         return self._made[name]
 
     def url(self, name: str) -> str:
         """Where a file is served. Raises KeyError for one that is not there."""
         return f"/static/{self._made[name].name}"
 
-    def find(self, served: str) -> Response | None:
+    def find(self, served: str, accepted: str) -> Response | None:
         """The answer for the name with its digest; none for any other name."""
         asset = self._served.get(served)
-        if asset is None:
-            return None
-        return Response(asset.content, media_type=asset.media_type, headers={"Cache-Control": FOR_EVER})
+        return None if asset is None else asset.answer(accepted, FOR_EVER)
 
-    def plain(self, name: str, max_age_s: int) -> Response:
+    def plain(self, name: str, accepted: str, max_age_s: int) -> Response:
         """A file under a name of its own, which a browser asks for again after a while."""
-        asset = self._made[name]
-        headers = {"Cache-Control": f"public, max-age={max_age_s}"}
-        return Response(asset.content, media_type=asset.media_type, headers=headers)
+        return self._made[name].answer(accepted, f"public, max-age={max_age_s}")

@@ -1,6 +1,7 @@
 """Static files under names with digests."""
 
 import re
+from gzip import decompress
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def text_of(assets: Assets, name: str) -> str:
-    answer = assets.find(assets.url(name).removeprefix("/static/"))
+    served = assets.url(name).removeprefix("/static/")
+    answer, zipped = assets.find(served, ""), assets.find(served, "br, gzip")
     assert answer is not None
+    assert zipped is not None
+    assert "content-encoding" not in answer.headers
+    assert zipped.headers["content-encoding"] == "gzip"
+    assert decompress(bytes(zipped.body)) == answer.body
     assert answer.headers["cache-control"] == FOR_EVER
     return bytes(answer.body).decode()
 
@@ -38,9 +44,9 @@ def test_a_change_renames_what_changed_and_what_refers_to_it(folder: Path) -> No
     after = Assets(folder)
     changed = {name for name in ("a.js", "b.js", "page.css", "mark.svg") if before.url(name) != after.url(name)}
     assert changed == {"a.js", "b.js"}
-    assert after.find(before.url("b.js").removeprefix("/static/")) is None
+    assert after.find(before.url("b.js").removeprefix("/static/"), "") is None
 
 
 @pytest.mark.parametrize("name", ["a.js", "b.0000000000.js", "notes.txt", "../app.py", ""])
 def test_no_other_name_is_served(folder: Path, name: str) -> None:
-    assert Assets(folder).find(name) is None
+    assert Assets(folder).find(name, "") is None
