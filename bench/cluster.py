@@ -28,13 +28,14 @@ from drills.cluster import EDGE, Cluster, in_cluster
 from drills.platform import NotHere, PlatformError
 from drills.stage import Drill, Length, Stage, perform
 from drills.storms.cluster import POSTGRES, SHOPPERS
+from local.edge import STOREFRONT
 
 PAGE = ROOT / "docs" / "resources.md"
 SECONDS = 90.0
 SETTLED_AFTER_S = 20.0
 SAMPLED_EVERY_S = 10.0
 """The kubelet looks about as often itself."""
-PLATFORM = (EDGE, *SERVICES, POSTGRES)
+PLATFORM = (EDGE, *SERVICES, STOREFRONT, POSTGRES)
 INTRODUCTION = """\
 # Resources
 

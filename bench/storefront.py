@@ -7,12 +7,9 @@ Lighthouse reckons with the same.
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,10 +22,10 @@ import orjson
 from playwright.sync_api import Browser, sync_playwright
 
 from bench import measure
-from chassis.server import GRACE_S
-from local.ports import free_ports
+from bench.portraits import UNBOXED, chromium, for_the_documents, running
 
 PAGE = measure.ROOT / "docs" / "storefront.md"
+PICTURES = measure.ROOT / "docs" / "pictures"
 LIGHTHOUSE = "lighthouse@13.5.0"
 RUNS = 3
 MOST_KB = 100
@@ -36,7 +33,6 @@ FIRST_PAINT_S = 1.0
 LINK = {"latency": 150, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 750e3 / 8, "offline": False}
 """Slow 4G as Lighthouse has it: ms there and back, bytes a second."""
 SLOWER = 4
-PORTS = 6
 METRICS = {
     "first-contentful-paint": "FCP, s",
     "largest-contentful-paint": "LCP, s",
@@ -63,22 +59,6 @@ cache, and its first paint (FCP) timed on a slow 4G link (1.6 Mbit/s, 150 ms the
 processor, the median of {RUNS} visits. Lighthouse reckons with such a link and processor; CLS is how far anything moved
 while the page came.
 """
-
-
-@contextmanager
-def running(folder: Path) -> Generator[str, None, None]:
-    """A shop with the demo catalogue, at the origin that is given."""
-    port = free_ports(PORTS)
-    command = (sys.executable, "-m", "local", "--port", str(port), "--data", str(folder))
-    with subprocess.Popen(command, cwd=measure.ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            if not any("Ctrl-C" in line for line in process.stdout):
-                sys.exit("the shop does not start: make run says why")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(2 * GRACE_S)
 
 
 def pages(origin: str) -> dict[str, str]:
@@ -133,11 +113,10 @@ def lighthouse(url: str, chromium: str, folder: Path) -> dict[str, Any]:
     assert wheel.origin is not None
     node = Path(wheel.origin).parent / "bin"
     report = folder / "report.json"
-    sandbox = "" if os.geteuid() else " --no-sandbox"
     command = (
         *(str(node / "npx"), "--yes", LIGHTHOUSE, url, "--quiet", "--output=json", f"--output-path={report}"),
         "--only-categories=" + ",".join(SCORES),
-        f"--chrome-flags=--headless=new{sandbox}",
+        f"--chrome-flags={' '.join(('--headless=new', *UNBOXED))}",
     )
     environment = os.environ | {"CHROME_PATH": chromium, "PATH": f"{node}:{os.environ['PATH']}"}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -160,9 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.storefront", description="What the shop's pages weigh.")
     parser.add_argument("--write", action="store_true", help="keep the tables in docs/storefront.md")
     options = parser.parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        sys.exit("the benchmark needs Chromium: .ci/browser installs Debian's")
+    program = chromium()
     page = [INTRODUCTION]
 
     def say(*lines: str) -> None:
@@ -170,13 +147,13 @@ def main() -> None:
         print(*lines, sep="\n", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="souk-bench-") as temporary, running(Path(temporary, "data")) as origin:
-        version = subprocess.run((chromium, "--version"), capture_output=True, text=True, check=True).stdout.strip()
+        version = subprocess.run((program, "--version"), capture_output=True, text=True, check=True).stdout.strip()
         say("- Command: `make bench-storefront`", f"- {version}, {LIGHTHOUSE.replace('@', ' ')}", "")
         wanted = pages(origin)
         promise = f"<= {MOST_KB} kB, 0, < {FIRST_PAINT_S:.0f} s"
         say(_heading("page", "requests", "kB with everything", "to other hosts", "FCP, s", "promise", "kept"))
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=program, args=UNBOXED)
             for name, path in wanted.items():
                 visits = [visit(browser, origin + path) for _ in range(RUNS)]
                 painted_s = median(each.first_paint_s for each in visits)
@@ -184,10 +161,12 @@ def main() -> None:
                 good = one.received <= MOST_KB * 1000 and not one.elsewhere and painted_s < FIRST_PAINT_S
                 cells = [f"{one.requests}", f"{one.received / 1000:.0f}", f"{one.elsewhere}", f"{painted_s:.2f}"]
                 say(f"| {' | '.join([name, *cells, promise, 'yes' if good else 'no'])} |")
+            if options.write:
+                for_the_documents(browser, origin, wanted["product"], PICTURES)
             browser.close()
         say("", "Lighthouse, for a phone:", "", _heading("page", *METRICS.values(), *SCORES))
         for name, path in wanted.items():
-            reports = [lighthouse(origin + path, chromium, Path(temporary)) for _ in range(RUNS)]
+            reports = [lighthouse(origin + path, program, Path(temporary)) for _ in range(RUNS)]
             cells = [f"{median(_metric(report, metric) for report in reports):.2f}" for metric in METRICS]
             rated = [median(report["categories"][score]["score"] for report in reports) for score in SCORES]
             say(f"| {' | '.join([name, *cells, *(f'{rate * 100:.0f}' for rate in rated)])} |")

@@ -2,6 +2,7 @@
 import { localise } from "./page.js";
 import { renew } from "./session.js";
 
+const PAUSE_MS = 3000;
 const path = location.pathname;
 let source;
 
@@ -28,9 +29,18 @@ function listen() {
     heard = 0; // what is told again after a pause may begin anew
     if ("final" in document.getElementById("order").dataset) { source.close(); return; }
     if (source.readyState !== EventSource.CLOSED) return; // the browser connects again by itself
-    setTimeout(async () => { if (await renew().catch(() => false)) { await refresh(); listen(); } }, 3000);
+    setTimeout(again, PAUSE_MS);
   });
 }
+// Nobody answered, or not as a stream: the sign-in may have run out, or a part of the shop is away.
+async function again() {
+  try {
+    await renew();
+    await refresh();
+  } catch { /* it is away still, and so is the stream: after a pause once more */ }
+  listen();
+}
+
 listen();
 addEventListener("pagehide", () => source?.close());
 addEventListener("pageshow", (event) => { if (event.persisted) { refresh(); listen(); } });
