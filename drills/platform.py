@@ -27,8 +27,8 @@ from local.postgres import EmbeddedPostgres
 from local.shop import make_databases, make_secrets, migrate
 
 REPLICAS = {"user": 2, "product": 3, "payment": 2, "order": 3}
-"""How many processes of each service a drill runs: three of what the order of two could hide. Its shoppers call the API,
-so there is no storefront, unless a topology names it.
+"""How many processes of each service a drill runs: three of what the order of two could hide. Its shoppers call the
+API, so there is no storefront, unless a topology names it.
 """
 ADMIN_EMAIL = "admin@souk.example"
 ADMIN_PASSWORD = "the admin of the drills"  # noqa: S105 - of a platform that lives for a minute, on this machine only

@@ -41,12 +41,12 @@ def running_shop(
     settings: Mapping[str, str] | None = None,
     harmed: Collection[str] = (),
 ) -> Generator[Shop, None, None]:
-    """Run each service in `replicas` processes (one where it is not named, and no storefront where that is not) behind a
-    reverse proxy, until the block ends; all of them with these settings beyond the usual ones, and those that are
+    """Run each service in `replicas` processes (one where it is not named, and no storefront where that is not) behind
+    a reverse proxy, until the block ends; all of them with these settings beyond the usual ones, and those that are
     `harmed` by `drills.harmed`.
     """
     generate(folder / "secrets")
-    counts = {name: 1 for name in SERVICES} | dict(replicas or {})
+    counts = dict.fromkeys(SERVICES, 1) | dict(replicas or {})
     edge_port = free_ports(1 + sum(counts.values()))
     ahead = iter(range(edge_port + 1, edge_port + 1 + sum(counts.values())))
     ports = {name: [next(ahead) for _ in range(count)] for name, count in counts.items()}
