@@ -20,11 +20,16 @@ from deploy.target import overlay_folder
 OVERLAYS = ("base", *sorted(path.parent.name for path in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml")))
 
 
-@cache
 def rendered(name: str) -> str:
-    """An overlay as YAML, by the kubectl of the virtual environment, whatever is installed beside it."""
+    """An overlay as YAML."""
+    return kustomized(overlay_folder(name))
+
+
+@cache
+def kustomized(folder: Path) -> str:
+    """A kustomization as YAML, by the kubectl of the virtual environment, whatever is installed beside it."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ("kubectl", "kustomize", str(overlay_folder(name)))
+    command = ("kubectl", "kustomize", str(folder))
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -144,6 +144,13 @@ def test_of_numbers_that_differ_a_zero_stays_a_zero() -> None:
     assert labs.difference(block, "0 of 0 failed in 9.5 s")
 
 
+def test_what_was_measured_is_of_its_run_alone_but_not_nothing() -> None:
+    block = output("iptables 1.5 0\nipvs 1.2 0", "measured")
+    assert labs.difference(block, "iptables 1.1 3\nipvs not here") == ""
+    assert labs.difference(block, " \n")
+    assert labs.difference(output("", "measured"), "iptables 1.1 3")
+
+
 def test_a_difference_shows_both() -> None:
     told = labs.difference(output("a\nb"), "a\nc")
     assert told.startswith("line 1: ")
