@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Mapping
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -71,6 +72,16 @@ async def test_the_root_is_the_shop(edge: httpx2.AsyncClient) -> None:
         answer = await edge.get("/")
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/html")
+
+
+async def test_who_came_by_https_keeps_the_sign_in_for_https_alone(edge: httpx2.AsyncClient, origin: str) -> None:
+    account = {"name": "Ada", "email": f"ada-{uuid4().hex}@souk.example", "password": "correct horse battery staple"}
+    async with edge:
+        answer = await edge.post("/register", data=account)
+    assert answer.status_code == 303
+    kept = [cookie.lower() for cookie in answer.headers.get_list("set-cookie")]
+    assert {cookie.partition("=")[0] for cookie in kept} >= {"souk_access", "souk_refresh"}
+    assert {"; secure" in cookie for cookie in kept} == {origin.startswith("https")}
 
 
 async def test_a_redirect_names_the_host_by_which_the_client_came(edge: httpx2.AsyncClient) -> None:

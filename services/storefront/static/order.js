@@ -8,7 +8,8 @@ let source;
 
 async function refresh() {
   const answer = await fetch(`${path}?part=order`);
-  if (!answer.ok) return;
+  if (answer.redirected) location.reload(); // to where one signs in
+  if (answer.redirected || !answer.ok) return;
   const order = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("order");
   localise(order);
   document.getElementById("order").replaceWith(document.adoptNode(order));
@@ -25,7 +26,7 @@ function listen() {
     const shown = document.getElementById("order");
     if (heard > Number(shown.dataset.entries)) refresh();
   });
-  source.addEventListener("error", async () => {
+  source.addEventListener("error", () => {
     heard = 0; // what is told again after a pause may begin anew
     if ("final" in document.getElementById("order").dataset) { source.close(); return; }
     if (source.readyState !== EventSource.CLOSED) return; // the browser connects again by itself
