@@ -54,7 +54,7 @@ function draw() {
     picture.setAttribute("aria-hidden", "true");
     for (const call of calls) {
       const bar = document.createElementNS(SVG, "rect");
-      const height = Math.max(3, (54 * call.ms) / longest);
+      const height = Math.max(3, 54 * Math.sqrt(call.ms / longest)); // one that took long must not flatten the others
       bar.setAttribute("x", String(600 - ((now - call.at) / KEPT_MS) * 600 - 2));
       bar.setAttribute("y", String(56 - height));
       bar.setAttribute("width", "2");
