@@ -18,7 +18,7 @@ from deploy.target import NAMESPACE, Target, read_target
 from deploy.terminal import Failed, say
 
 KEPT_IN = ROOT / "var" / "lab" / "balancing.json"
-SECONDS = 7.0
+SECONDS = 8.0
 SEED = 7
 SETTLE_S = 6.0
 """Who stands outside begins with all nodes, and takes so long to find that one of them has no pod."""
