@@ -9,10 +9,11 @@ from deploy.commands import Kubectl
 from deploy.terminal import Failed, Result
 from drills.audit import CannotAudit, run
 from drills.edge import ReverseProxy
+from local.edge import STOREFRONT
 from local.seed import SeedFailed, SignInRefused, seed
 
 ADMIN_EMAIL = "admin@souk.example"
-PORTS = {service: 8001 + place for place, service in enumerate(SERVICES)}
+PORTS = {service: 8001 + place for place, service in enumerate((*SERVICES, STOREFRONT))}
 
 
 def origins(kubectl: Kubectl, services: tuple[str, ...], stack: ExitStack) -> dict[str, str]:
