@@ -112,9 +112,19 @@ def lighthouse(url: str, chromium: str, folder: Path) -> dict[str, Any]:
     assert wheel is not None
     assert wheel.origin is not None
     node = Path(wheel.origin).parent / "bin"
+    npx = node.parent / "lib" / "node_modules" / "npm" / "bin" / "npx-cli.js"  # a wheel has no links, as bin/npx is
     report = folder / "report.json"
     command = (
-        *(str(node / "npx"), "--yes", LIGHTHOUSE, url, "--quiet", "--output=json", f"--output-path={report}"),
+        *(
+            str(node / "node"),
+            str(npx),
+            "--yes",
+            LIGHTHOUSE,
+            url,
+            "--quiet",
+            "--output=json",
+            f"--output-path={report}",
+        ),
         "--only-categories=" + ",".join(SCORES),
         f"--chrome-flags={' '.join(('--headless=new', *UNBOXED))}",
     )
