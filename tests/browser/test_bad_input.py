@@ -144,3 +144,9 @@ async def test_a_damaged_cookie_is_no_error(visitor: Visitor, cookie: str, value
         await visitor.go_and_settle(path)
         await expect(visitor.page.locator("main h1")).to_be_attached()
         await expect(visitor.page.locator("main")).not_to_contain_text("Our mistake")
+
+
+@pytest.mark.parametrize("target", ["/%09%5Celsewhere.example/", "/%0A/elsewhere.example/", "%5C%5Celsewhere.example/"])
+async def test_a_link_to_this_shop_leads_to_no_other(visitor: Visitor, target: str) -> None:
+    await visitor.go_and_settle(f"/session/renew?next={target}")
+    await expect(visitor.page).to_have_url(f"{visitor.origin}/")

@@ -79,8 +79,20 @@ def test_a_picture_of_another_host_is_not_asked_for(reader: Reader, catalogue: C
     assert picture.headers["content-type"] == "image/svg+xml"
 
 
-@pytest.mark.parametrize("next_page", ["//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example", "x"])
+@pytest.mark.parametrize(
+    "next_page",
+    [
+        "//elsewhere.example",
+        "https://elsewhere.example",
+        "/\\elsewhere.example",
+        "/\t\\elsewhere.example",
+        "/\n/elsewhere.example",
+        "x",
+    ],
+)
 def test_signing_in_leads_to_no_other_site(reader: Reader, customer: Customer, next_page: str) -> None:
+    between = reader.get("/session/renew", params={"next": next_page})
+    assert between.form("/session/renew").fields["next"] == "/"
     page = reader.sign_in(customer.email, customer.password, next_page)
     assert (page.answer.url.host, page.path) == ("127.0.0.1", "/")
 
