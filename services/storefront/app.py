@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 from chassis.app import Application, Transports, add_probes
@@ -14,16 +13,15 @@ from services.storefront.assets import Assets
 from services.storefront.clients import Refused, Services, Unreachable
 from services.storefront.pages import (
     RENEWAL,
-    SECURITY,
     Forged,
     NoSuchPage,
     NotYours,
     Renew,
     SignInFirst,
-    Visit,
     environment,
     safe_next,
     trace_id,
+    visit_of,
     with_query,
 )
 from services.storefront.routes import account, admin, cart, catalogue, checkout, orders
@@ -78,28 +76,25 @@ def create_app(settings: StorefrontSettings, transports: Transports | None = Non
 
 
 def _page(request: Request, status: int, title: str, text: str, **values: object) -> Response:
-    state = request.app.state
-    visit = Visit(request, state.services, state.sessions, state.templates)
     given = {"button": "To the shop", "target": "/", "trace_id": ""} | values
-    return visit.page("message.html", status, title=title, text=text, **given)
+    return visit_of(request).page("message.html", status, title=title, text=text, **given)
 
 
 def _explain_errors(application: Application) -> None:
     """Say on a page of the shop what went wrong, and give one way to go on."""
 
-    async def sign_in_first(_request: Request, error: Exception) -> Response:
+    async def sign_in_first(request: Request, error: Exception) -> Response:
         assert isinstance(error, SignInFirst)
-        return RedirectResponse(with_query("/sign-in", next=error.next_page), 303, SECURITY)
+        return visit_of(request).go_to(with_query("/sign-in", next=error.next_page))
 
-    async def renew(_request: Request, error: Exception) -> Response:
+    async def renew(request: Request, error: Exception) -> Response:
         assert isinstance(error, Renew)
-        return RedirectResponse(with_query(RENEWAL, next=error.next_page), 303, SECURITY)
+        return visit_of(request).go_to(with_query(RENEWAL, next=error.next_page))
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
         if error.status == 401:
-            state = request.app.state
-            visit = Visit(request, state.services, state.sessions, state.templates)
+            visit = visit_of(request)
             visit.sign_in(Session())
             next_page = visit.here if request.method == "GET" else "/"
             return visit.go_to(with_query("/sign-in", next=next_page))

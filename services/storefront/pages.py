@@ -46,8 +46,8 @@ RENEWAL = "/session/renew"
 PICTURES = "/api/v1/products/pictures/"
 """Where a product's own picture is loaded from; another host's is not (the policy would refuse it)."""
 OWN_PAGE = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f]*")
-"""A path of this origin. A browser leaves tabs and line feeds out of an address, and takes `\\` for `/` (WHATWG URL, 4.4),
-so `/`, tab, `\\` would be the way to another host.
+"""A path of this origin. A browser leaves tabs and line feeds out of an address, and takes `\\` for `/` (WHATWG URL,
+4.4), so `/`, tab, `\\` would be the way to another host.
 """
 
 
@@ -239,10 +239,21 @@ def refuse_forged(request: Request) -> None:
         raise Forged
 
 
+def visit_of(request: Request) -> Visit:
+    """The visit that a request is: the same one for its route and for the page that says what went wrong with it.
+
+    So what was changed on the way reaches the browser in any case, above all tokens that were renewed: the one they
+    replace must not be used again.
+    """
+    if not hasattr(request.state, "visit"):
+        state = request.app.state
+        request.state.visit = Visit(request, state.services, state.sessions, state.templates)
+    return cast("Visit", request.state.visit)
+
+
 async def _visit(request: Request) -> Visit:
-    state = request.app.state
     refuse_forged(request)
-    visit = Visit(request, state.services, state.sessions, state.templates)
+    visit = visit_of(request)
     if visit.session.ended:
         if request.url.path == RENEWAL and request.method == "GET":
             return visit  # as it is: this page renews it

@@ -2,6 +2,7 @@
 
 import re
 from http.cookies import SimpleCookie
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -136,6 +137,18 @@ def test_a_form_with_a_token_that_ran_out_loses_nothing(signed_in: Reader, custo
     signed_in.client.cookies.delete("souk_access")
     assert "Your name is changed" in signed_in.send(form, name="Countess").text
     assert customer.shop.me().expect(200).name == "Countess"
+
+
+@pytest.mark.parametrize(
+    "path", [f"/orders/{UUID(int=1)}/cancel", f"/cart/items/{UUID(int=1)}/add", "/admin/products/new"]
+)
+def test_what_is_refused_leaves_somebody_signed_in_whose_token_ran_out_on_the_way(signed_in: Reader, path: str) -> None:
+    signed_in.client.cookies.delete("souk_access")
+    assert signed_in.client.post(path, data={"quantity": "1"}).status_code in {403, 404}
+    assert signed_in.client.cookies["souk_access"]
+    signed_in.client.cookies.delete("souk_access")
+    page = signed_in.send(signed_in.get("/account").form("/session/renew"))
+    assert page.path == "/account", "the token that was replaced was sent again"
 
 
 def test_a_sign_in_that_ended_is_asked_for_again(signed_in: Reader) -> None:
