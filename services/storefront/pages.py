@@ -259,6 +259,8 @@ async def _visit(request: Request) -> Visit:
             return visit  # as it is: this page renews it
         if navigates(request):
             raise Renew(visit.here)
+        if request.method == "GET":
+            return visit  # a picture or a part of a page, of which many come at once: as for nobody, and not renewed
         visit.sign_in(await visit.sessions.renewed(visit.session))
         visit.renewed = True
     return visit

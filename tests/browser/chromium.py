@@ -18,8 +18,8 @@ def program() -> str:
     return found
 
 
-async def launched(playwright: Playwright) -> Browser:
-    """Chromium without a window."""
+async def launched(playwright: Playwright, *switches: str) -> Browser:
+    """Chromium without a window, with these switches beyond the usual ones."""
     # As root it has no sandbox of its own, and refuses to run with one; what it opens here is this shop alone.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    return await playwright.chromium.launch(executable_path=program(), args=arguments)
+    return await playwright.chromium.launch(executable_path=program(), args=[*arguments, *switches])

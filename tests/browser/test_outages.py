@@ -73,13 +73,16 @@ async def test_a_storefront_that_is_killed_is_not_noticed(visitor: Visitor, plat
         await platform.restart(first)
 
 
+@pytest.mark.parametrize("token", ["good", "ended"])
 async def test_an_order_s_page_goes_on_when_its_stream_was_cut(
-    visitor: Visitor, shopkeeper: Shopkeeper, platform: Platform
+    visitor: Visitor, shopkeeper: Shopkeeper, platform: Platform, token: str
 ) -> None:
     kettle = await shopkeeper.product()
     await visitor.register()
     path = await visitor.buy(kettle["id"])
     await expect(visitor.page.locator("#order .badge")).to_contain_text("Confirmed")
+    if token == "ended":
+        await visitor.context.clear_cookies(name="souk_access")
     for replica in platform.of(STOREFRONT):
         replica.kill()
     for replica in platform.of(STOREFRONT):

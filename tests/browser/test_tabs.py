@@ -4,8 +4,10 @@ import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 
-from playwright.async_api import expect
+from playwright.async_api import Browser, async_playwright, expect
 
+from drills.platform import Platform
+from tests.browser import chromium
 from tests.browser.conftest import Come, Stop
 from tests.browser.shopkeeper import Shopkeeper
 from tests.browser.visitor import Visitor
@@ -29,6 +31,37 @@ async def test_tabs_that_come_at_once_after_a_long_time_stay_signed_in_all(visit
     await visitor.context.clear_cookies(name="souk_access")
     await visitor.go_and_settle("/account")
     await expect(visitor.page.locator("h1")).to_have_text("Your account")
+
+
+async def test_what_a_page_asks_for_at_once_after_a_long_time_does_not_sign_out(
+    visitor: Visitor, shopkeeper: Shopkeeper
+) -> None:
+    paths = ["/?part=results", *[f"/pictures/{(await shopkeeper.product())['id']}" for _ in range(5)]]
+    await visitor.register()
+    await visitor.go("/")
+    await visitor.context.clear_cookies(name="souk_access")
+    asked = "paths => Promise.all(paths.map(async path => (await fetch(path, {cache: 'no-store'})).status))"
+    assert await visitor.page.evaluate(asked, paths) == [200] * 6
+    await visitor.go_and_settle("/account")
+    await expect(visitor.page.locator("h1")).to_have_text("Your account")
+
+
+async def test_a_browser_on_another_machine_without_https_is_renewed_too(browser: Browser, platform: Platform) -> None:
+    assert browser.is_connected()  # so there is one here
+    origin = platform.origin.replace("127.0.0.1", "shop.example")
+    async with async_playwright() as playwright:
+        elsewhere = await chromium.launched(playwright, "--host-resolver-rules=MAP shop.example 127.0.0.1")
+        async with elsewhere:
+            context = await elsewhere.new_context()
+            visitor = Visitor(context, await context.new_page(), origin)
+            visitor.listen()
+            await visitor.register()
+            assert not await visitor.page.evaluate("isSecureContext || 'locks' in navigator")
+            await context.clear_cookies(name="souk_access")
+            await visitor.go_and_settle("/account")
+            await expect(visitor.page.locator("h1")).to_have_text("Your account")
+            unasked = "Cross-Origin-Opener-Policy"  # which the browser says it passes over there
+            assert [complaint for complaint in visitor.complaints if unasked not in complaint] == []
 
 
 async def test_two_tabs_fill_one_cart(visitor: Visitor, shopkeeper: Shopkeeper) -> None:

@@ -8,10 +8,15 @@ function until() {
   return /(?:^|; )souk_until=(\d+)/.exec(document.cookie)?.[1] ?? "";
 }
 
+// The lock that all tabs share; a browser has none for a page that came by plain HTTP from another machine.
+function alone(work) {
+  return navigator.locks ? navigator.locks.request("souk-session", work) : work();
+}
+
 // Renews the token, unless another tab has meanwhile: then it is no longer the one that `ranOut`, or good for a while.
 // Afterwards whoever was signed in is so, or is known to be nobody; throws where no answer comes.
 export async function renew(ranOut) {
-  await navigator.locks.request("souk-session", async () => {
+  await alone(async () => {
     const known = until();
     const good = ranOut === undefined ? !known || known - Date.now() / 1000 > EARLY_S : known !== ranOut;
     if (good) return;
