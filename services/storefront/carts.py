@@ -6,8 +6,12 @@ from typing import Any
 from uuid import UUID
 
 from services.storefront import basket
-from services.storefront.clients import Refused
+from services.storefront.clients import Refused, Unreachable
 from services.storefront.pages import Visit
+
+
+class CartFull(Exception):
+    """The cart takes no further product."""
 
 
 async def cart_of(visit: Visit) -> dict[str, Any]:
@@ -61,10 +65,13 @@ def _line(
 
 
 async def add(visit: Visit, product_id: UUID, quantity: int) -> None:
-    """Put so many more of a product into the cart. Raises Refused where there is no such product."""
+    """Put so many more of a product into the cart. Raises Refused where there is no such product, CartFull."""
     if not visit.session.signed_in:
         await visit.shop.get("product", f"/api/v1/products/{product_id}")
-        visit.keep_basket(basket.added(visit.basket, product_id, quantity))
+        changed = basket.added(visit.basket, product_id, quantity)
+        if product_id not in changed:
+            raise CartFull
+        visit.keep_basket(changed)
         return
     cart = await visit.shop.get("order", "/api/v1/cart")
     held = next((line["quantity"] for line in cart["items"] if line["product_id"] == str(product_id)), 0)
@@ -72,11 +79,16 @@ async def add(visit: Visit, product_id: UUID, quantity: int) -> None:
 
 
 async def put(visit: Visit, product_id: UUID, quantity: int) -> None:
-    """Let the cart hold exactly so many of a product, none with 0."""
+    """Let the cart hold exactly so many of a product, none with 0. Raises Refused as `add` does, CartFull."""
     if not visit.session.signed_in:
         visit.keep_basket(basket.changed_to(visit.basket, product_id, quantity))
     elif quantity:
-        await visit.shop.call("order", "PUT", f"/api/v1/cart/items/{product_id}", {"quantity": quantity})
+        try:
+            await visit.shop.call("order", "PUT", f"/api/v1/cart/items/{product_id}", {"quantity": quantity})
+        except Refused as refused:
+            if "product_id" in refused.errors():
+                raise CartFull from None
+            raise
     else:
         await visit.shop.call("order", "DELETE", f"/api/v1/cart/items/{product_id}")
 
@@ -84,24 +96,30 @@ async def put(visit: Visit, product_id: UUID, quantity: int) -> None:
 async def merge(visit: Visit) -> None:
     """Put the browser's basket into the cart of whoever has just signed in, and forget it. All lines go at once.
 
-    A line whose product is gone is left behind. Raises Unreachable, after which the basket is still there.
+    A line whose product is gone is left behind. One that finds the cart full, or nobody who answers, stays in the
+    basket and is merged the next time. Raises Unreachable, after which all of the basket is still there.
     """
     if not visit.basket:
         return
     cart = await visit.shop.get("order", "/api/v1/cart")
     held = {line["product_id"]: line["quantity"] for line in cart["items"]}
-    await asyncio.gather(
+    settled = await asyncio.gather(
         *(
-            _put_if_there(visit, product_id, min(held.get(str(product_id), 0) + quantity, basket.MOST_OF_ONE))
+            _settled(visit, product_id, min(held.get(str(product_id), 0) + quantity, basket.MOST_OF_ONE))
             for product_id, quantity in visit.basket.items()
         )
     )
-    visit.keep_basket({})
+    visit.keep_basket(
+        {line: quantity for (line, quantity), done in zip(visit.basket.items(), settled, strict=True) if not done}
+    )
 
 
-async def _put_if_there(visit: Visit, product_id: UUID, quantity: int) -> None:
+async def _settled(visit: Visit, product_id: UUID, quantity: int) -> bool:
     try:
         await put(visit, product_id, quantity)
+    except (CartFull, Unreachable):
+        return False
     except Refused as refused:
         if refused.status != 404:
             raise
+    return True

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.storefront.basket import MOST_LINES
 from tests.contract.client import Product, Storefront
 from tests.contract.shopping import PASSWORD, Catalogue, Customer, unique_email, unique_word
 from tests.storefront.reader import Form, Page, Reader
@@ -155,6 +156,35 @@ def test_the_cart_of_a_visitor_comes_along_and_is_added_to_what_was_there(
     reader.sign_in(customer.email, customer.password)
     held = {item.product_id: item.quantity for item in customer.shop.cart().expect(200).items}
     assert held == {known.id: 99, new.id: 2}
+    assert "souk_cart" not in reader.client.cookies
+
+
+def test_a_visitor_s_cart_that_is_full_says_so(reader: Reader, catalogue: Catalogue) -> None:
+    for _ in range(MOST_LINES):
+        assert put_into_the_cart(reader, catalogue.product(stock=9)).path == "/cart"
+    page = put_into_the_cart(reader, catalogue.product(stock=9))
+    assert (page.status, "Your cart is full" in page.text) == (422, True)
+    assert len([link for link in reader.get("/cart").links if link.startswith("/products/")]) == MOST_LINES
+
+
+def test_an_account_s_cart_that_is_full_takes_nothing_more_and_keeps_nobody_out(
+    reader: Reader, customer: Customer, catalogue: Catalogue
+) -> None:
+    products = [catalogue.product(stock=9) for _ in range(102)]
+    for product in products[:100]:
+        customer.shop.put_in_cart(product.id, 1).expect(200)
+    put_into_the_cart(reader, products[99], 2)
+    put_into_the_cart(reader, products[100])
+    assert reader.sign_in(customer.email, customer.password).path == "/"
+    assert reader.get("/account").path == "/account"
+    held = {item.product_id: item.quantity for item in customer.shop.cart().expect(200).items}
+    assert held == {product.id: 1 for product in products[:99]} | {products[99].id: 3}
+    page = put_into_the_cart(reader, products[101])
+    assert (page.status, "Your cart is full" in page.text) == (422, True)
+    customer.shop.take_from_cart(products[0].id).empty(204)
+    reader.send(reader.get("/account").form("/sign-out"))
+    reader.sign_in(customer.email, customer.password)
+    assert products[100].id in {item.product_id for item in customer.shop.cart().expect(200).items}
     assert "souk_cart" not in reader.client.cookies
 
 

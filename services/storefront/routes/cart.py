@@ -12,6 +12,8 @@ from services.storefront.pages import AnyVisit, NoSuchPage, safe_next
 
 routes = APIRouter(prefix="/cart")
 
+FULL = "Your cart is full, and nothing was put into it. Buy what is there, or take something out."
+
 
 @routes.get("")
 async def show(request: Request, visit: AnyVisit) -> Response:
@@ -24,17 +26,19 @@ async def show(request: Request, visit: AnyVisit) -> Response:
 async def add(product_id: UUID, request: Request, visit: AnyVisit) -> Response:
     """Put more of a product into the cart."""
     quantity = (await form_of(request)).quantity()
-    if quantity is None:
-        product = await visit.shop.get("product", f"/api/v1/products/{product_id}")
-        problem = "How many? From 1 to 99 of one product can be in the cart."
-        return visit.page("product.html", 422, product=product, quantity=1, problem=problem)
+    problem = "How many? From 1 to 99 of one product can be in the cart."
     try:
-        await carts.add(visit, product_id, quantity)
+        if quantity is not None:
+            await carts.add(visit, product_id, quantity)
+            return visit.go_to(f"/cart?added={product_id}#line-{product_id}")
+    except carts.CartFull:
+        problem = FULL
     except Refused as refused:
         if refused.status != 404:
             raise
         raise NoSuchPage from None
-    return visit.go_to(f"/cart?added={product_id}#line-{product_id}")
+    product = await visit.shop.get("product", f"/api/v1/products/{product_id}")
+    return visit.page("product.html", 422, product=product, quantity=quantity or 1, problem=problem)
 
 
 @routes.post("/items/{product_id}")
@@ -42,16 +46,19 @@ async def change(product_id: UUID, request: Request, visit: AnyVisit) -> Respons
     """Let the cart hold so many of a product; 0, or the button `remove`, takes it out."""
     form = await form_of(request)
     quantity = 0 if form["remove"] else form.quantity(least=0)
-    if quantity is None:
-        cart = await carts.cart_of(visit)
-        problem = "From 0 to 99 of one product can be in the cart. Nothing was changed."
-        return visit.page("cart.html", 422, cart=cart, added="", problem=problem)
+    problem = "From 0 to 99 of one product can be in the cart. Nothing was changed."
     try:
-        await carts.put(visit, product_id, quantity)
+        if quantity is not None:
+            await carts.put(visit, product_id, quantity)
+            return visit.go_to(safe_next(form["next"] or "/cart"))
+    except carts.CartFull:
+        problem = FULL
     except Refused as refused:
         if refused.status != 404:
             raise
-    return visit.go_to(safe_next(form["next"] or "/cart"))
+        return visit.go_to("/cart")
+    cart = await carts.cart_of(visit)
+    return visit.page("cart.html", 422, cart=cart, added="", problem=problem)
 
 
 @routes.post("/without-marked")

@@ -30,11 +30,12 @@ document.addEventListener("submit", async (event) => {
   const quantity = Number(new FormData(form).get("quantity"));
   try {
     const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
-    if (!answer.ok) throw new Error(String(answer.status));
-    const count = document.getElementById("cart-count");
-    const shown = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("cart-count");
-    if (shown) count.replaceWith(document.adoptNode(shown));
-    toast.textContent = quantity === 1 ? "It is in your cart." : `${quantity} of it are in your cart.`;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const problem = answer.ok ? null : page.querySelector("#main [role=alert]");
+    if (!answer.ok && !problem) throw new Error(String(answer.status));
+    const shown = answer.ok && page.getElementById("cart-count");
+    if (shown) document.getElementById("cart-count").replaceWith(document.adoptNode(shown));
+    toast.textContent = problem?.textContent.trim() ?? (quantity === 1 ? "It is in your cart." : `${quantity} of it are in your cart.`);
   } catch {
     toast.textContent = navigator.onLine ? "That did not work. Nothing was changed: try it again." : "You are offline. Nothing was changed: try it again when you are back.";
   }
