@@ -1,5 +1,6 @@
 """What a form sent: text by name, and nothing else. Passwords keep their blanks."""
 
+import re
 from collections.abc import Mapping
 
 from fastapi import Request
@@ -7,6 +8,8 @@ from fastapi import Request
 from services.storefront.basket import MOST_OF_ONE
 
 MOST_FIELDS = 40
+KEY = re.compile("[!-~]{1,255}")
+"""What an idempotency key may be: a header carries it."""
 
 
 class Form(dict[str, str]):
@@ -20,6 +23,10 @@ class Form(dict[str, str]):
         text = self["quantity"]
         number = int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else -1
         return number if least <= number <= MOST_OF_ONE else None
+
+    def key(self) -> str | None:
+        """The field `key`, which makes a form that is sent twice the same; none where no page of the shop made it."""
+        return self["key"] if KEY.fullmatch(self["key"]) else None
 
 
 async def form_of(request: Request) -> Form:

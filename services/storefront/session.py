@@ -6,7 +6,8 @@ used twice ends the whole sign-in (docs/decisions/storefront.md says what follow
 
 import asyncio
 import base64
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from time import time
 from typing import Any, cast
 
@@ -20,6 +21,8 @@ REFRESH = "souk_refresh"
 UNTIL = "souk_until"
 """When the access token ends, in seconds since 1970: what a script may know, so that it renews it in time."""
 REFRESHED_WITHIN_S = 30 * 24 * 3600
+TOKEN = re.compile("[A-Za-z0-9._~+/-]+=*")
+"""What a token may be (RFC 6750, 2.1); what else a cookie holds was not put there by the shop."""
 EARLY_S = 30
 """So much earlier than the service the storefront takes an access token for ended, as a page takes time to make."""
 
@@ -55,7 +58,8 @@ class Session:
     @classmethod
     def of(cls, request: Request) -> "Session":
         """What the browser's cookies hold."""
-        return cls(request.cookies.get(ACCESS) or None, request.cookies.get(REFRESH) or None)
+        access, refresh = (request.cookies.get(name, "") for name in (ACCESS, REFRESH))
+        return cls(access if TOKEN.fullmatch(access) else None, refresh if TOKEN.fullmatch(refresh) else None)
 
     @classmethod
     def granted(cls, document: dict[str, Any]) -> "Session":
@@ -111,8 +115,3 @@ class Sessions:
         except Refused:
             return Session()
         return Session.granted(answer.document)
-
-
-def without_tokens(session: Session) -> Session:
-    """The session of somebody who signed out, or whose tokens are no longer good."""
-    return replace(session, access=None, refresh=None)

@@ -39,6 +39,9 @@ def test_a_product_is_made_stocked_changed_and_retired(staff: Reader, reader: Re
     assert "20 available" in stocked.text
     short = staff.send(made.form(f"/admin/products/{product_id}/stock"), delta="-21", reason="lost")
     assert (short.status, "less than what is reserved" in short.text) == (422, True)
+    for delta in ("--5", "²", "-", "1.5", "ten", "1" * 10):
+        refused = staff.send(made.form(f"/admin/products/{product_id}/stock"), delta=delta, reason="counted")
+        assert (refused.status, "must be a number" in refused.text) == (422, True)
     stale = stocked.form(f"/admin/products/{product_id}")
     assert "Saved" in staff.send(stale, name="Brass lamp").text
     conflict = staff.send(stale, name="Copper lamp")
@@ -84,5 +87,7 @@ def test_an_order_is_shipped_delivered_and_paid_back_in_part(
     part = staff.send(refund, amount="10.00", reason="scratched")
     assert "$10.00 came back" in part.text
     assert "$10.00 came back" in staff.send(refund, amount="10.00", reason="scratched").text, "the same form is once"
+    other = staff.send(refund, amount="5.00", reason="bent")
+    assert (other.status, "some other was meanwhile" in other.text) == (422, True)
     rest = staff.get(path).form(f"{path}/payments/{order.payment_id}/refund")
     assert "$30.00 came back" in staff.send(rest, amount="", reason="broken").text

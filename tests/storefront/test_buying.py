@@ -83,6 +83,17 @@ def test_a_form_that_is_sent_many_times_at_once_is_one_order(
         assert signed_in.send(page.form("/checkout")).path in led_to
 
 
+@pytest.mark.parametrize("key", ["", "ключ", "a\nb", "k" * 256])
+def test_a_key_that_no_page_made_orders_nothing(
+    signed_in: Reader, customer: Customer, catalogue: Catalogue, key: str
+) -> None:
+    put_into_the_cart(signed_in, catalogue.product(stock=9))
+    page = signed_in.send(checkout(signed_in), key=key, payment_method="tok_visa", **ADDRESS)
+    assert (page.status, "Nothing was ordered" in page.text) == (422, True)
+    assert orders(customer) == []
+    assert signed_in.send(page.form("/checkout"), payment_method="tok_visa").path.startswith("/orders/")
+
+
 def test_the_way_back_after_an_order_leads_to_that_order(
     signed_in: Reader, customer: Customer, catalogue: Catalogue
 ) -> None:

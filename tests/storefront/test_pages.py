@@ -153,7 +153,7 @@ def test_what_is_refused_leaves_somebody_signed_in_whose_token_ran_out_on_the_wa
 
 def test_a_sign_in_that_ended_is_asked_for_again(signed_in: Reader) -> None:
     signed_in.client.cookies.delete("souk_access")
-    signed_in.client.cookies.set("souk_refresh", "used up", domain="127.0.0.1")
+    signed_in.client.cookies.set("souk_refresh", "used-up", domain="127.0.0.1")
     between = signed_in.get("/account")
     assert signed_in.send(between.form("/session/renew")).path == "/sign-in"
 
@@ -200,6 +200,15 @@ def test_filters_that_cannot_be_are_said_and_the_shelves_stay(reader: Reader) ->
     assert "Lowest price must be an amount" in page.text
     assert reader.get("/", params={"cursor": "damaged"}).status == 200
     assert reader.get("/", params={"pages": "-3", "sort": "nonsense", "q": " "}).status == 200
+    assert reader.get("/", params={"pages": "²"}).status == 200
+
+
+@pytest.mark.parametrize("name", ["souk_access", "souk_refresh", "souk_cart", "souk_until"])
+@pytest.mark.parametrize("value", [b"\xff", b"\xc3\xbc", b"a b", b'"', b"=" * 4000])
+def test_a_damaged_cookie_is_as_none(shop: Shop, name: str, value: bytes) -> None:
+    headers = [(b"cookie", name.encode() + b"=" + value)]
+    answer = httpx2.get(f"{shop.services[STOREFRONT]}/cart", headers=headers, follow_redirects=True)
+    assert (answer.status_code, "There is nothing in your cart" in answer.text) == (200, True)
 
 
 def test_what_is_asked_for_in_the_address_is_shown_after_a_reload(reader: Reader, catalogue: Catalogue) -> None:

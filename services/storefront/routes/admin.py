@@ -1,5 +1,6 @@
 """The admin's corner: products, stock, an import, orders to ship, refunds."""
 
+import re
 from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ routes = APIRouter(prefix="/admin")
 
 SHOWN = 50
 IMPORT_TIMEOUT_S = 120.0
+DELTA = re.compile(r"[+-]?[0-9]{1,9}")
 PIECE_BYTES = 64 * 1024
 MEDIA_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson", "jsonl": "application/x-ndjson"}
 
@@ -151,10 +153,9 @@ async def _tag_of(visit: Visit, product_id: UUID, version: str) -> str | None:
 async def stock(product_id: UUID, request: Request, visit: AdminVisit) -> Response:
     """A movement of stock."""
     form = await form_of(request)
-    text = form["delta"].replace("+", "", 1)
-    if not text.lstrip("-").isdigit() or len(text) > 10:
+    if not DELTA.fullmatch(form["delta"]):
         return await _product_page(visit, product_id, 422, errors={"delta": "must be a number, such as 20 or -3"})
-    movement = {"delta": int(text), "reason": form["reason"]}
+    movement = {"delta": int(form["delta"]), "reason": form["reason"]}
     try:
         await visit.shop.call("product", "POST", f"/api/v1/products/{product_id}/stock", movement)
     except Refused as refused:
@@ -256,13 +257,16 @@ async def refund(order_id: UUID, payment_id: UUID, request: Request, visit: Admi
             errors["amount"] = str(error)
     if not errors:
         try:
-            headers = {"Idempotency-Key": form["key"]} if form["key"] else {}
+            key = form.key()
+            headers = {"Idempotency-Key": key} if key else {}
             await visit.shop.call("payment", "POST", f"/api/v1/payments/{payment_id}/refund", wanted, headers=headers)
             return visit.go_to(f"/admin/orders/{order_id}")
         except Refused as refused:
             errors = {name.replace("amount_minor", "amount"): text for name, text in refused.errors().items()}
             if refused.code == "refund-exceeds-captured":
                 errors = {"amount": "is more than what is left of this payment"}
+            elif refused.code == "idempotency-key-reused":
+                errors = {"amount": "was not paid back, as some other was meanwhile: look at what is left"}
             if not errors:
                 raise
     return await shown(visit, order_id, "admin/order.html", 422, errors=errors)

@@ -40,7 +40,7 @@ async def cart_count(visit: Visit) -> None:
 
 def _pages(request: Request) -> int:
     text = request.query_params.get("pages", "1")
-    return min(max(int(text), 1), MOST_PAGES) if text.isdigit() and len(text) < 4 else 1
+    return min(max(int(text), 1), MOST_PAGES) if text.isascii() and text.isdigit() and len(text) < 4 else 1
 
 
 def _prices(request: Request) -> tuple[dict[str, int | None], dict[str, str]]:

@@ -75,8 +75,8 @@ async def checkout(visit: SignedIn) -> Response:
 async def place(request: Request, visit: SignedIn) -> Response:
     """Order what is in the cart."""
     form = await form_of(request)
-    key = form["key"]
-    if not key or len(key) > 255:
+    key = form.key()
+    if key is None:
         return await _shown(
             visit, form, 422, problem="This page was not complete. Nothing was ordered: look at it again."
         )
