@@ -7,6 +7,7 @@ import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from chassis.app import Application, Transports, add_probes
 from services.storefront.assets import Assets
@@ -80,6 +81,15 @@ def _page(request: Request, status: int, title: str, text: str, **values: object
     return visit_of(request).page("message.html", status, title=title, text=text, **given)
 
 
+def _page_above(application: Application, path: str) -> str:
+    """The next page above a path, which is the one that has the form which is sent there."""
+    while path := path.rpartition("/")[0]:
+        scope = {"type": "http", "method": "GET", "path": path}
+        if any(route.matches(scope)[0] is Match.FULL for route in application.routes):
+            return path
+    return "/"
+
+
 def _explain_errors(application: Application) -> None:
     """Say on a page of the shop what went wrong, and give one way to go on."""
 
@@ -137,6 +147,10 @@ def _explain_errors(application: Application) -> None:
         assert isinstance(error, HTTPException)
         if error.status_code == 404:
             return await no_such_page(request, error)
+        if (
+            error.status_code == 405 and request.method == "GET"
+        ):  # where a form is sent to: after signing in, by a reload
+            return visit_of(request).go_to(_page_above(application, request.url.path))
         answer = _page(
             request, error.status_code, "That did not work", "The shop could not take this. Nothing was changed."
         )

@@ -11,7 +11,7 @@ from local.edge import STOREFRONT
 from services.storefront.pages import POLICY
 from tests.contract.shopping import PASSWORD, Catalogue, Customer, unique_email, unique_word
 from tests.shop import Shop
-from tests.storefront.reader import Reader
+from tests.storefront.reader import Page, Reader
 
 SCRIPT = "<script>alert(1)</script>"
 EVENT = re.compile(r"^on\w+$")
@@ -149,6 +149,34 @@ def test_what_is_refused_leaves_somebody_signed_in_whose_token_ran_out_on_the_wa
     signed_in.client.cookies.delete("souk_access")
     page = signed_in.send(signed_in.get("/account").form("/session/renew"))
     assert page.path == "/account", "the token that was replaced was sent again"
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [
+        ("/account/name", "/account"),
+        ("/account/addresses", "/account"),
+        (f"/orders/{UUID(int=1)}/cancel", f"/orders/{UUID(int=1)}"),
+        ("/checkout", "/cart"),
+        ("/cart/without-marked", "/cart"),
+        (f"/cart/items/{UUID(int=1)}/add", "/cart"),
+        ("/sign-out", "/"),
+        (f"/admin/products/{UUID(int=1)}/stock", f"/admin/products/{UUID(int=1)}"),
+        (f"/admin/orders/{UUID(int=1)}/payments/{UUID(int=2)}/refund", f"/admin/orders/{UUID(int=1)}"),
+    ],
+)
+def test_where_a_form_is_sent_to_leads_to_its_page(signed_in: Reader, path: str, page: str) -> None:
+    assert signed_in.get(path).path == page
+
+
+@pytest.mark.parametrize("path", ["/account/name", "/account/password", "/checkout", f"/orders/{UUID(int=1)}/cancel"])
+def test_a_form_that_is_sent_after_a_sign_in_ended_leads_back_to_its_page(
+    reader: Reader, customer: Customer, path: str
+) -> None:
+    asked = Page(reader.client.post(path, data={"name": "Ada"}))
+    assert asked.path == "/sign-in"
+    page = reader.send(asked.form("/sign-in"), email=customer.email, password=customer.password)
+    assert page.status == (404 if "/orders/" in path else 200)
 
 
 def test_a_sign_in_that_ended_is_asked_for_again(signed_in: Reader) -> None:
