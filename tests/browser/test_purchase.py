@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from playwright.async_api import expect
@@ -28,6 +29,28 @@ async def test_a_search_finds_while_it_is_typed(visitor: Visitor, shopkeeper: Sh
     await expect(visitor.page.locator("#q")).to_be_focused()
     await visitor.page.reload()
     await expect(visitor.page.locator("#grid .card")).to_have_count(2)
+
+
+async def test_filters_and_categories_keep_the_words_that_were_typed(visitor: Visitor, shopkeeper: Shopkeeper) -> None:
+    word = f"word{uuid4().hex[:8]}"
+    cheap = await shopkeeper.product(name=f"Kettle {word}", category=word, price_minor=500)
+    await shopkeeper.product(name=f"Urn {word}", category=word, price_minor=9000)
+    await visitor.go("/")
+    await visitor.page.locator("#q").press_sequentially(word)
+    cards = visitor.page.locator("#grid .card a")
+    await expect(cards).to_have_count(2)
+    await expect(visitor.page).to_have_title(re.compile(word))
+    await visitor.page.locator("#filters summary").click()
+    await visitor.page.locator("#max_price").fill("10")
+    await visitor.page.locator("#filter-form button").click()
+    await expect(cards).to_have_count(1)
+    await expect(cards.first).to_have_attribute("href", f"/products/{cheap['id']}")
+    await visitor.page.locator("#max_price").fill("")
+    await visitor.page.locator("#max_price").blur()
+    await expect(cards).to_have_count(2)
+    await visitor.page.locator(f".categories a[href*='category={word}']").click()
+    await expect(visitor.page.locator("#q")).to_have_value(word)
+    await expect(cards).to_have_count(2)
 
 
 async def test_a_search_that_finds_nothing_says_so(visitor: Visitor) -> None:

@@ -22,6 +22,25 @@ function address() {
   return url;
 }
 
+// The categories and the form beside the shelves go on with what is asked for now, and the title says it.
+function carry(url) {
+  const words = url.searchParams.get("q") ?? "";
+  for (const hidden of filters.querySelectorAll("input[name=q]")) hidden.remove();
+  if (words) {
+    const hidden = document.createElement("input");
+    [hidden.type, hidden.name, hidden.value] = ["hidden", "q", words];
+    filters.append(hidden);
+  }
+  for (const link of document.querySelectorAll(".categories a")) {
+    const category = new URL(link.href).searchParams.get("category");
+    const target = new URL(url);
+    target.searchParams.delete("category");
+    if (category) target.searchParams.set("category", category);
+    link.href = target.pathname + target.search;
+  }
+  document.title = words ? `${words} – Souk` : "Souk";
+}
+
 let controller = new AbortController();
 async function show() {
   const turn = ++asked;
@@ -34,7 +53,7 @@ async function show() {
     if (turn !== asked) return;
     results().replaceWith(document.adoptNode(found));
     history.replaceState(null, "", url);
-    for (const hidden of filters.querySelectorAll("input[name=q]")) hidden.remove();
+    carry(url);
     watch();
   } catch (error) {
     if (error.name !== "AbortError") results().setAttribute("aria-busy", "false");
