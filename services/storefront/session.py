@@ -48,10 +48,18 @@ class Session:
     @property
     def role(self) -> str:
         """What the token says of its owner, unverified: it decides which links are shown, and nothing else."""
+        return self._claim("role")
+
+    @property
+    def shopper(self) -> str:
+        """Whose token it is, unverified: what one person's page left in the browser is not put into another's."""
+        return self._claim("sub")
+
+    def _claim(self, name: str) -> str:
         try:
             payload = cast("str", self.access).split(".")[1]
             claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return str(claims["role"])
+            return str(claims[name])
         except (AttributeError, IndexError, ValueError, KeyError, TypeError):
             return ""
 

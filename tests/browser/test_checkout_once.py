@@ -95,6 +95,28 @@ async def test_a_connection_that_is_lost_in_the_middle_loses_nothing(visitor: Vi
     assert await ordered(visitor, shopkeeper) == 1
 
 
+async def test_an_order_that_was_sent_in_vain_is_not_shown_to_whoever_comes_next(
+    visitor: Visitor, shopkeeper: Shopkeeper
+) -> None:
+    kettle = await shopkeeper.product()
+    await visitor.register()
+    await visitor.put_in_cart(kettle["id"])
+    await visitor.fill_checkout()
+    await visitor.context.set_offline(True)
+    await visitor.send("/checkout")
+    await expect(visitor.page.locator("#buy")).to_have_text("Send it again")
+    await visitor.context.set_offline(False)
+    await visitor.go("/account")
+    await visitor.send("/sign-out")
+    await expect(visitor.page.get_by_role("link", name="Sign in")).to_be_visible()
+    visitor.email = f"grace-{visitor.email}"
+    await visitor.register()
+    await visitor.put_in_cart(kettle["id"])
+    await visitor.go("/checkout")
+    await expect(visitor.page.locator("main [name=line1]")).to_have_value("")
+    await expect(visitor.page.locator("#buy")).to_have_text("Buy now")
+
+
 async def test_an_answer_that_is_lost_is_asked_for_again_and_is_the_same_order(
     visitor: Visitor, shopkeeper: Shopkeeper
 ) -> None:

@@ -5,8 +5,14 @@ const SENT = "souk-checkout";
 const status = () => document.getElementById("checkout-status");
 let sending = false;
 
-const keep = (fields) => { try { sessionStorage.setItem(SENT, JSON.stringify([...fields])); } catch { /* full or forbidden: then a reload forgets it */ } };
+const keep = (shopper, fields) => { try { sessionStorage.setItem(SENT, JSON.stringify([shopper, [...fields]])); } catch { /* full or forbidden: then a reload forgets it */ } };
 const forget = () => sessionStorage.removeItem(SENT);
+// What this form's shopper sent; what somebody sent who was here before is forgotten.
+function kept(form) {
+  const [shopper, fields] = JSON.parse(sessionStorage.getItem(SENT) ?? "[]");
+  if (shopper === form.dataset.shopper) return fields;
+  forget();
+}
 
 function again(text) {
   const button = document.getElementById("buy");
@@ -23,8 +29,8 @@ async function send(form) {
   document.getElementById("buy").setAttribute("aria-disabled", "true");
   status().textContent = "Placing your order …";
   const fields = new URLSearchParams(new FormData(form));
-  if (sessionStorage.getItem(SENT)) fields.set("sent", "yes"); // and its answer has not come
-  keep(fields);
+  if (kept(form)) fields.set("sent", "yes"); // and its answer has not come
+  keep(form.dataset.shopper, fields);
   try {
     const answer = await fetch(form.action, { method: "POST", body: fields });
     const known = answer.status < 500;
@@ -47,7 +53,7 @@ async function send(form) {
 
 // After a reload in the middle: the same form as was sent, key and all.
 function restore(form) {
-  const sent = JSON.parse(sessionStorage.getItem(SENT) ?? "null");
+  const sent = kept(form);
   if (!sent) return;
   for (const box of form.querySelectorAll("[type=checkbox]")) box.checked = false;
   for (const [name, value] of sent) {
