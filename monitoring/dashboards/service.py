@@ -107,6 +107,7 @@ NOW = Row(
             width=4,
             height=4,
             steps=rising(orange=0.7, red=0.9),
+            empty="no database",
         ),
     ],
 )
@@ -198,6 +199,7 @@ SATURATION = Row(
             Query(f"max(souk_database_pool_size{{{OF}}})", "size of a pool"),
             unit=COUNT,
             width=8,
+            empty="no database",
         ),
         lines(
             24,
@@ -288,6 +290,7 @@ EACH_REPLICA = Row(
             unit=A_MINUTE,
             width=12,
             steps=rising(orange=1, red=10),
+            empty="no background work",
         ),
         lines(
             33,
