@@ -95,6 +95,8 @@ EVENNESS = Row(
     ],
 )
 
+NO_PAGES = "nobody opens the shop's pages"
+
 REQUESTS = Row(
     "Requests of each replica",
     [
@@ -106,7 +108,7 @@ REQUESTS = Row(
             Query(f'sum by (pod) (souk:requests:rate1m{{service="{service}"}})', "{{pod}}"),
             unit=REQUESTS_A_SECOND,
             width=6,
-            empty="no requests",
+            empty=NO_PAGES if service == "storefront" else "no requests",
         )
         for number, service in enumerate(("user", "product", "payment", "order", "storefront"), 1)
     ],

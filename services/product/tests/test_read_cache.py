@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from chassis.app import Service
+from chassis.app import Application
 from chassis.problems import Problem, Unavailable
 from services.product.domain import ProductNotFound
 from services.product.expiry import expire_reservations
@@ -322,7 +322,7 @@ async def test_an_outage_of_the_database_is_503_and_ends_by_itself(own_shop: Cal
 
 async def test_the_routes_answer_the_same_without_the_cache(own_shop: Callable[..., Shop]) -> None:
     cached, plain = own_shop(), own_shop()
-    plain.service.front = super(Service, plain.service).__call__
+    plain.service.front = super(Application, plain.service).__call__
     product = await cached.product(1)
     queries = ("", "?q=kettle&limit=1&surprise=1", "?in_stock=true&sort=-price", "?limit=0", "?limit=&sort=")
     paths = ["/api/v1/categories", *(f"/api/v1/products{query}" for query in (*queries, "?sort=relevance"))]

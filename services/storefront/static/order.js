@@ -19,15 +19,12 @@ async function refresh() {
 function listen() {
   const order = document.getElementById("order");
   if ("final" in order.dataset) return;
-  let heard = 0;
   source = new EventSource(`${path}/events`);
-  source.addEventListener("status", () => {
-    heard += 1;
-    const shown = document.getElementById("order");
-    if (heard > Number(shown.dataset.entries)) refresh();
+  source.addEventListener("status", (event) => {
+    // An event's id is its place in the history, also where a stream goes on after a cut with what is new alone.
+    if (Number(event.lastEventId) > Number(document.getElementById("order").dataset.entries)) refresh();
   });
   source.addEventListener("error", () => {
-    heard = 0; // what is told again after a pause may begin anew
     if ("final" in document.getElementById("order").dataset) { source.close(); return; }
     if (source.readyState !== EventSource.CLOSED) return; // the browser connects again by itself
     setTimeout(again, PAUSE_MS);
