@@ -32,6 +32,8 @@ NOT_PAGES = ("api", "docs", "internal", "livez", "readyz", "metrics")
 
 def routed(path: str) -> str | None:
     """Return the service that answers a path, or none where the edge routes it to nobody."""
+    if not path.startswith("/"):
+        return None  # `OPTIONS *` asks about the whole server, and the shop has no such page
     parts = path.split("/", 4)
     service = ROUTES.get("/".join(parts[: 3 if path.startswith("/docs") else 4]))
     return STOREFRONT if service is None and parts[1] not in NOT_PAGES else service
