@@ -71,7 +71,14 @@ class UserTokens:
     def headers(self, user_id: UUID, role: Role = "customer", **claims: Any) -> dict[str, str]:
         """`Authorization` of a user; `claims` replace the usual ones."""
         now = int(time.time())
-        usual = {"iss": ISSUER, "aud": ISSUER, "sub": str(user_id), "role": role, "iat": now, "exp": now + 900}
+        usual = {
+            "iss": ISSUER,
+            "aud": ISSUER,
+            "sub": str(user_id),
+            "role": role,
+            "iat": now,
+            "exp": now + 86_400,
+        }  # a run may be slow
         headers = {"kid": self._kid, "typ": ACCESS_TOKEN_TYPE}
         return {"Authorization": f"Bearer {jwt.encode(usual | claims, self._key, ALGORITHM, headers)}"}
 

@@ -75,15 +75,15 @@ async def test_a_page_of_everyones_orders_walks_no_further_than_it_says(
 
 
 async def test_a_page_of_everyones_orders_of_a_status_that_none_has_goes_on_where_it_stopped(orders: Orders) -> None:
-    everyones, _ = await orders.page_of_everyone(None, None, ORDERS)
-    assert len(everyones) == ORDERS
+    everyones, _ = await orders.page_of_everyone(None, None, 2 * repository.WALKED)
+    assert len(everyones) == 2 * repository.WALKED
     newest_first = [order.id for order in everyones]
     assert newest_first == sorted(newest_first, reverse=True)
     walked = newest_first[repository.WALKED - 1]
     assert await orders.page_of_everyone(Status.PENDING, None, SHOWN) == ([], walked)
     rest, _ = await orders.page_of_everyone(None, walked, SHOWN)
     assert rest[0].id == newest_first[repository.WALKED]
-    assert await orders.page_of_everyone(Status.PENDING, newest_first[-10], SHOWN) == ([], None)
+    assert await orders.page_of_everyone(Status.PENDING, identifier(10), SHOWN) == ([], None)
 
 
 async def test_where_a_page_of_everyones_orders_stopped_is_read_from_the_index(database: Noting) -> None:
