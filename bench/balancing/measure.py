@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from drills.report import percentile as nearest_rank
+
 OK = "200"
 WINDOW_S = 1.0
 """The time over which a share is taken."""
@@ -81,10 +83,9 @@ def share(answers: Sequence[Answer], pod: str) -> float:
     return sum(each.replica == pod for each in answered) / len(answered) if answered else math.nan
 
 
-def percentile(answers: Sequence[Answer], part: float) -> float:
-    """The latency within which this part of the requests ended, failed ones among them; the nearest rank."""
-    times = sorted(each.latency_s for each in answers)
-    return times[max(0, math.ceil(part * len(times)) - 1)] if times else math.nan
+def percentile(answers: Sequence[Answer], percent: float) -> float:
+    """The latency within which this percentage of the requests ended, failed ones among them; the nearest rank."""
+    return nearest_rank(sorted(each.latency_s for each in answers), percent) if answers else math.nan
 
 
 def failures(answers: Iterable[Answer]) -> int:

@@ -75,8 +75,8 @@ def row(who: str, how: str, connections: str, result: Result) -> Row:
 def _situation(answers: Sequence[measure.Answer]) -> Situation:
     return Situation(
         len(answers),
-        measure.percentile(answers, 0.5) * 1000,
-        measure.percentile(answers, 0.99) * 1000,
+        measure.percentile(answers, 50) * 1000,
+        measure.percentile(answers, 99) * 1000,
         measure.failures(answers),
     )
 

@@ -63,9 +63,9 @@ def test_spread_is_the_most_over_the_mean_of_all_pods_also_of_the_idle(replicas:
 
 def test_a_percentile_is_that_of_the_nearest_rank_with_those_that_failed() -> None:
     found = [Answer(0, 0, number / 100, "200" if number < 100 else "TimeoutError", "a") for number in range(1, 101)]
-    assert measure.percentile(found, 0.5) == pytest.approx(0.5)
-    assert measure.percentile(found, 0.99) == pytest.approx(0.99)
-    assert measure.percentile(found, 1) == pytest.approx(1.0)
+    assert measure.percentile(found, 50) == pytest.approx(0.5)
+    assert measure.percentile(found, 99) == pytest.approx(0.99)
+    assert measure.percentile(found, 100) == pytest.approx(1.0)
     assert measure.failures(found) == 1
 
 
@@ -101,7 +101,7 @@ def result(**changes: object) -> Result:
         "added": answers("abcd" * 10), "added_pods": (*PODS, "d"), "new_pod": "d", "ready_at": 0.0,
         "cores": 0.1, "latest_s": 0.01,
     }  # fmt: skip
-    return Result(**(fields | changes))  # pyright: ignore[reportArgumentType]
+    return Result(**(fields | changes))  # pyright: ignore[reportArgumentType] - any field may be changed
 
 
 def test_a_line_of_the_table_has_its_figures_below_its_head(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride] - no other makes it
 
     def setup(self) -> None:
         self.server.connections += 1

@@ -14,11 +14,11 @@ from services.storefront.assets import Assets
 from services.storefront.clients import Refused, Services, Unreachable
 from services.storefront.pages import (
     RENEWAL,
+    ElsewhereFirst,
     Forged,
     NoSuchPage,
     NotYours,
     Renew,
-    SignInFirst,
     environment,
     safe_next,
     trace_id,
@@ -93,13 +93,10 @@ def _page_above(application: Application, path: str) -> str:
 def _explain_errors(application: Application) -> None:
     """Say on a page of the shop what went wrong, and give one way to go on."""
 
-    async def sign_in_first(request: Request, error: Exception) -> Response:
-        assert isinstance(error, SignInFirst)
-        return visit_of(request).go_to(with_query("/sign-in", next=error.next_page))
-
-    async def renew(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Renew)
-        return visit_of(request).go_to(with_query(RENEWAL, next=error.next_page))
+    async def elsewhere_first(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ElsewhereFirst)
+        page = RENEWAL if isinstance(error, Renew) else "/sign-in"
+        return visit_of(request).go_to(with_query(page, next=error.next_page))
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
@@ -147,9 +144,8 @@ def _explain_errors(application: Application) -> None:
         assert isinstance(error, HTTPException)
         if error.status_code == 404:
             return await no_such_page(request, error)
-        if (
-            error.status_code == 405 and request.method == "GET"
-        ):  # where a form is sent to: after signing in, by a reload
+        # Where a form is sent to, and somebody comes after signing in or by a reload.
+        if error.status_code == 405 and request.method == "GET":
             return visit_of(request).go_to(_page_above(application, request.url.path))
         answer = _page(
             request, error.status_code, "That did not work", "The shop could not take this. Nothing was changed."
@@ -163,8 +159,7 @@ def _explain_errors(application: Application) -> None:
         return _page(request, 500, "Our mistake", text, trace_id=trace_id())
 
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
-        SignInFirst: sign_in_first,
-        Renew: renew,
+        ElsewhereFirst: elsewhere_first,
         Refused: refused,
         Unreachable: unreachable,
         NotYours: not_yours,

@@ -51,20 +51,20 @@ OWN_PAGE = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f]*")
 """
 
 
-class SignInFirst(Exception):
-    """A page that is somebody's own was asked for by nobody known; afterwards it goes on to `next_page`."""
+class ElsewhereFirst(Exception):
+    """Another page has to come before the one that was asked for, which is `next_page` then."""
 
     def __init__(self, next_page: str) -> None:
         super().__init__(next_page)
         self.next_page = next_page
 
 
-class Renew(Exception):
+class SignInFirst(ElsewhereFirst):
+    """A page that is somebody's own was asked for by nobody known."""
+
+
+class Renew(ElsewhereFirst):
     """A navigation came with an access token that ran out: it is renewed first, by one tab at a time."""
-
-    def __init__(self, next_page: str) -> None:
-        super().__init__(next_page)
-        self.next_page = next_page
 
 
 class NotYours(Exception):

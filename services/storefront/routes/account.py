@@ -120,6 +120,17 @@ async def _account(visit: Visit, status: int = 200, **values: Any) -> Response:
     return visit.page("account.html", status, me=me, addresses=addresses["items"], **given)
 
 
+async def _saved(visit: Visit, subject: str, form: Form, method: str, path: str, document: dict[str, str]) -> Response:
+    """Send what a form of this page says to the user service; what is wrong with it is said at its fields."""
+    try:
+        await visit.shop.call("user", method, path, document)
+    except Refused as refused:
+        if not refused.errors():
+            raise
+        return await _account(visit, 422, form=subject, values=form, errors=refused.errors())
+    return visit.go_to(f"/account?done={subject}#{subject}")
+
+
 @routes.get("/account")
 async def account(request: Request, visit: SignedIn) -> Response:
     """Name, password, addresses."""
@@ -130,13 +141,7 @@ async def account(request: Request, visit: SignedIn) -> Response:
 async def change_name(request: Request, visit: SignedIn) -> Response:
     """Another name."""
     form = await form_of(request)
-    try:
-        await visit.shop.call("user", "PATCH", "/api/v1/users/me", {"name": form["name"]})
-    except Refused as refused:
-        if not refused.errors():
-            raise
-        return await _account(visit, 422, form="name", values=form, errors=refused.errors())
-    return visit.go_to("/account?done=name")
+    return await _saved(visit, "name", form, "PATCH", "/api/v1/users/me", {"name": form["name"]})
 
 
 @routes.post("/account/password")
@@ -172,13 +177,7 @@ async def delete_account(request: Request, visit: SignedIn) -> Response:
 async def add_address(request: Request, visit: SignedIn) -> Response:
     """A new address."""
     form = await form_of(request)
-    try:
-        await visit.shop.call("user", "POST", "/api/v1/users/me/addresses", address_of(form))
-    except Refused as refused:
-        if not refused.errors():
-            raise
-        return await _account(visit, 422, form="address", values=form, errors=refused.errors())
-    return visit.go_to("/account?done=address#addresses")
+    return await _saved(visit, "address", form, "POST", "/api/v1/users/me/addresses", address_of(form))
 
 
 @routes.get("/account/addresses/{address_id}")
@@ -208,4 +207,4 @@ async def change_address(address_id: UUID, request: Request, visit: SignedIn) ->
         if not refused.errors():
             raise
         return visit.page("address.html", 422, address_id=address_id, values=form, errors=refused.errors())
-    return visit.go_to("/account?done=address#addresses")
+    return visit.go_to("/account?done=address#address")
