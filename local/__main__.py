@@ -157,7 +157,10 @@ def greet(ports: dict[str, int], admin_email: str, password: str) -> None:
         ("API documentation", f"http://{HOST}:{ports['edge']}/docs"),
         ("demo customer", f"{CUSTOMER_EMAIL} / {CUSTOMER_PASSWORD}"),
         ("admin", f"{admin_email} / {password}"),
-        *((f"{name} service", f"http://{HOST}:{ports[name]}  (/livez /readyz /metrics)") for name in SERVICES),
+        *(
+            (f"{name} service", f"http://{HOST}:{ports[name]}  (/livez /readyz /metrics)")
+            for name in (*SERVICES, STOREFRONT)
+        ),
         ("end", "Ctrl-C"),
     ]
     for name, value in rows:
