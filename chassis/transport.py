@@ -282,10 +282,10 @@ class PooledTransport(httpx2.AsyncBaseTransport):
                 continue
             if not repeats:
                 break
-            if not isinstance(outcome, Stale):
-                if not self._balancer.others(attempt):
-                    break
-                tried.append(attempt.endpoint)
+            if self._balancer.others(attempt):
+                tried.append(attempt.endpoint)  # a process that dies resets what it keeps and what it still accepts
+            elif not isinstance(outcome, Stale):
+                break
             if not self._budget.withdraw():
                 self._retries["budget_exhausted"].inc()
                 break

@@ -330,6 +330,41 @@ async def test_what_one_endpoint_does_not_answer_is_asked_of_another_until_it_is
     assert len(good.requests) == CALLS
 
 
+def dying() -> Line:
+    """A server that answers once, and from then on closes what was kept, and what it still accepts, at a request."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await line.read_request(reader) and len(line.requests) == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+            await writer.drain()
+            await line.read_request(reader)
+
+    line = Line(serve)
+    return line
+
+
+async def test_a_kept_connection_that_breaks_is_given_up_with_its_endpoint() -> None:
+    for _ in range(CALLS):
+        bad, good = dying(), answering(200, b"1")
+        async with bad.listening(), good.listening(), peer_at(bad.port, good.port) as peer:
+            while len(bad.requests) < 2:
+                assert await peer.call("GET", "/thing") == 1
+            assert len(bad.requests) == 2
+
+
+async def test_a_kept_connection_that_breaks_is_made_anew_where_there_is_one_endpoint() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await line.read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+        await writer.drain()
+        await line.read_request(reader)
+
+    line = Line(serve)
+    async with line.listening(), peer_at(line.port) as peer:
+        assert [await peer.call("GET", "/thing") for _ in range(CALLS)] == [1] * CALLS
+    assert line.connections == CALLS
+
+
 async def test_what_may_not_be_sent_twice_is_not() -> None:
     bad, good = closing_after(b""), answering(200, b"1")
     answered = 0
