@@ -15,20 +15,17 @@ from dataclasses import dataclass, field
 from itertools import count
 from uuid import uuid4
 
-import orjson
-
 from chassis.secrets import SERVICES
 from drills.client import Answer
 from drills.evidence import Table
-from drills.harmed import struck_by
+from drills.harmed import doom
 from drills.oracle import Checkout
-from drills.platform import Replica, Topology
+from drills.platform import Topology
 from drills.shoppers import Shopper, wanted
 from drills.stage import Drill, Length, Stage, processes
 
 FINAL_WITHIN_S = 30.0
 STRIKES_WITHIN_S = 20.0
-LOOKED_FOR_EVERY_S = 0.02
 EXPIRING = {"RESERVATION_TTL_S": "1", "EXPIRE_EVERY_S": "0.3"}
 """For the points of an expiry: a reservation ends before `tok_slow` is approved, after two seconds."""
 HURRIED = {"CHECKOUT_BUDGET_S": "1"}
@@ -66,7 +63,6 @@ class Crashes:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.product_id = stage.floor.product_ids[0]
-        self._doom = stage.platform.folder / DOOM
         self._numbers = count()
 
     async def shopper(self) -> Shopper:
@@ -77,11 +73,7 @@ class Crashes:
 
     def arm(self, attempt: Attempt) -> None:
         """From now on the first process to reach the point, in this attempt's trace, dies."""
-        struck_by(self._doom).unlink(missing_ok=True)
-        trace_id = None if attempt.point in TRACELESS else attempt.trace_id
-        unfinished = self._doom.with_suffix(".unfinished")
-        unfinished.write_bytes(orjson.dumps({"point": attempt.point, "trace_id": trace_id}))
-        unfinished.replace(self._doom)
+        doom(self.stage.platform.doom, attempt.point, None if attempt.point in TRACELESS else attempt.trace_id)
         attempt.armed.set()
 
     async def tried(self, attempt: Attempt, work: "Work") -> None:
@@ -94,19 +86,15 @@ class Crashes:
         arming = asyncio.create_task(attempt.armed.wait())
         await asyncio.wait({arming, trying}, return_when=asyncio.FIRST_COMPLETED)
         arming.cancel()
-        deadline = time.monotonic() + STRIKES_WITHIN_S
         if trying.done():
             trying.result()  # an attempt that failed is a fault of the drill
-        while time.monotonic() < deadline:
-            dead = [each for each in self.stage.platform.replicas if _has_died(each)]
-            for replica in dead:
-                with self.stage.harm(f"{replica.name} dies at {attempt.point}"):
-                    replica.kill()
-                attempt.died = replica.name
-                await self.stage.platform.restart(replica)
-                attempt.ready_at = time.monotonic()
-                return
-            await asyncio.sleep(LOOKED_FOR_EVERY_S)
+        replica = await self.stage.platform.died(STRIKES_WITHIN_S)
+        if replica is not None:
+            with self.stage.harm(f"{replica.name} dies at {attempt.point}"):
+                replica.kill()
+            attempt.died = replica.name
+            await self.stage.platform.restart(replica)
+            attempt.ready_at = time.monotonic()
 
     async def bought(self, shopper: Shopper) -> Checkout:
         """Buy something, undisturbed."""
@@ -125,10 +113,6 @@ class Crashes:
             replica.environment.update(environment)
             await asyncio.to_thread(replica.end)
         await asyncio.gather(*(self.stage.platform.restart(replica) for replica in self.stage.platform.of(service)))
-
-
-def _has_died(replica: Replica) -> bool:
-    return replica.serving and replica.process is not None and replica.process.poll() is not None
 
 
 Work = Callable[[Crashes, Attempt], Awaitable[str]]
@@ -311,7 +295,6 @@ PHASES: Sequence[tuple[str, Mapping[str, str], frozenset[Work]]] = (
     ("order", HURRIED, frozenset({_defer})),
 )
 """What needs other settings comes last: which service's, and the work."""
-DOOM = "doom.json"
 
 
 async def run(stage: Stage) -> None:

@@ -26,6 +26,14 @@ def struck_by(doom: Path) -> Path:
     return doom.with_suffix(".struck")
 
 
+def doom(file: Path, point: str, trace_id: str | None = None) -> None:
+    """Let the next process die that reaches the point, in this trace or in any, of those whose `DOOM` is `file`."""
+    struck_by(file).unlink(missing_ok=True)
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps({"point": point, "trace_id": trace_id}))
+    unfinished.replace(file)
+
+
 def doomed(doom: Path, name: str) -> None:
     with suppress(FileNotFoundError):  # nobody is to die now
         wanted = json.loads(doom.read_text())

@@ -34,6 +34,7 @@ ADMIN_EMAIL = "admin@souk.example"
 ADMIN_PASSWORD = "the admin of the drills"  # noqa: S105 - of a platform that lives for a minute, on this machine only
 READY_WITHIN_S = 60.0
 ENDS_WITHIN_S = 30.0
+LOOKED_FOR_EVERY_S = 0.02
 EDGE = "edge"
 
 
@@ -207,6 +208,11 @@ class Platform:
         """The admin's e-mail and password."""
         return ADMIN_EMAIL, ADMIN_PASSWORD
 
+    @property
+    def doom(self) -> Path:
+        """The file that says where a harmed process is to die: `drills.harmed.doom` writes it."""
+        return self.folder / "doom.json"
+
     @asynccontextmanager
     async def reached(self) -> AsyncGenerator[Mapping[str, str]]:
         """Where the first replica of each service that serves answers, past edge and links."""
@@ -251,7 +257,7 @@ class Platform:
             }
         peers = {f"{peer.upper()}_URL": ",".join(self.reached_by(replica.name, peer)) for peer in SERVICES}
         if replica.harmed:
-            usual["DOOM"] = str(self.folder / "doom.json")
+            usual["DOOM"] = str(self.doom)
         special = self._topology.environment
         return {**usual, **peers, **special.get(replica.service, {}), **special.get(replica.name, {})}
 
@@ -270,13 +276,23 @@ class Platform:
                     return time.monotonic() - began
             except httpx2.TransportError:
                 pass  # it does not listen yet
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(LOOKED_FOR_EVERY_S)
         raise NotReady(f"{url} does not answer {status}:\n{_end_of(log)}")
 
     async def restart(self, replica: Replica) -> float:
         """Start a replica that has ended, and return the seconds until it was ready."""
         replica.start()
         return await self.ready(replica)
+
+    async def died(self, within_s: float) -> Replica | None:
+        """Wait for a process that ends without having been asked to, and return it; none where all live on."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            for each in self.replicas:
+                if each.serving and each.process is not None and each.process.poll() is not None:
+                    return each
+            await asyncio.sleep(LOOKED_FOR_EVERY_S)
+        return None
 
     async def probe(self, replica: Replica, path: str) -> int | None:
         """The status of a replica's probe; none where it does not answer."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from deploy.credentials import make_certificate
 from drills.evidence import Evidence
-from drills.platform import ENDS_WITHIN_S, Platform, Topology
+from drills.harmed import doom
+from drills.platform import ENDS_WITHIN_S, Platform, PlatformError, Topology
 from drills.stage import Drill, Length, Stage, perform, storm
 from local.edge import ROUTES
 from local.ports import free_ports
@@ -25,6 +26,8 @@ GONE_S = 5.0
 TAKEN_UP_WITHIN_S = 20.0
 """The lease of an order whose replica was lost, 10 s, a round of recovery, and scrapes that see it."""
 SHOPPERS = 12
+DIES_AT = "order.reserved"
+ORDERED_WITHIN_S = 10.0
 
 
 class Watched(Platform):
@@ -123,10 +126,12 @@ class Watched(Platform):
 
 
 async def harm(stage: Stage[Watched]) -> None:
-    """Take a product replica away for a while, and kill two of the order replicas, so that there are orders to take up:
-    each leaves traces of another kind.
+    """Take a product replica away for a while, and let one of the order replicas die in the middle of an order: each
+    leaves traces of another kind.
+
+    Raises PlatformError where nobody orders anything.
     """
-    product, orders = stage.platform.of("product")[-1], stage.platform.of("order")[-2:]
+    product = stage.platform.of("product")[-1]
     calm_s = max(0.0, stage.length.seconds - GONE_S - TAKEN_UP_WITHIN_S) / 2
     await asyncio.sleep(calm_s)
     with stage.harm(f"{product.name} gone"):
@@ -134,10 +139,13 @@ async def harm(stage: Stage[Watched]) -> None:
         await asyncio.sleep(GONE_S)
     await stage.platform.restart(product)
     await asyncio.sleep(calm_s)
-    for order in orders:
-        with stage.harm(f"kill {order.name}"):
-            order.kill()
-    await asyncio.gather(*(stage.platform.restart(order) for order in orders))
+    doom(stage.platform.doom, DIES_AT)
+    order = await stage.platform.died(ORDERED_WITHIN_S)
+    if order is None:
+        raise PlatformError(f"nobody came to {DIES_AT} in {ORDERED_WITHIN_S:.0f} s")
+    with stage.harm(f"{order.name} dies at {DIES_AT}"):
+        order.kill()
+    await stage.platform.restart(order)
     await asyncio.sleep(TAKEN_UP_WITHIN_S)
 
 
@@ -166,7 +174,7 @@ async def watch(
         "A platform under load loses a replica for a while, and one of its orders: what do the dashboards show?",
         seconds,
         run,
-        lambda at, _: Watched(at, Topology(), others),
+        lambda at, _: Watched(at, Topology(harmed=frozenset({"order"})), others),
         shoppers=SHOPPERS,
     )
     return await perform(drill, Length(seconds, full=False), seed=1, folder=folder)

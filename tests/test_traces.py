@@ -2,11 +2,9 @@
 it is.
 """
 
-import json
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +13,7 @@ import pytest
 
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES
+from drills.harmed import doom
 from tests.collector import Collected, Collector, collecting, tree
 from tests.databases import Databases, run_sql
 from tests.pages import fenced
@@ -124,7 +123,7 @@ def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
             assert (first.status_code, again.content) == (201, first.content)
             collector.await_request(placed, "order")
             collector.await_request(replayed, "order")
-            _doom(folder / "doom.json", crashed)
+            doom(folder / "doom.json", DIES_AT, crashed)
             assert buyer.order("killed", crashed).status_code == 502
             order_id = first.json()["id"]
             recovered_id = buyer.confirmed(but=order_id)
@@ -136,10 +135,6 @@ def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
         where = [ADDRESS[field] for field in ("line1", "city", "postal_code")]
         personal = [EMAIL, PASSWORD, NAME, *where, SEARCHED, "Charles", buyer.id, token, "tok_visa"]
         yield Told(collector, placed, replayed, crashed, order_id, recovered_id, parents, personal)
-
-
-def _doom(file: Path, trace_id: str) -> None:
-    file.write_text(json.dumps({"point": DIES_AT, "trace_id": trace_id}))
 
 
 def only(spans: list[Collected], title: str) -> Collected:
