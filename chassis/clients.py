@@ -7,7 +7,7 @@ The seam is `httpx2.AsyncBaseTransport`. Over a network `PooledTransport` lies u
 
 import asyncio
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import httpx2
 import orjson
@@ -40,6 +40,60 @@ class PeerUnavailable(Unavailable):
         self.outcome = outcome
 
 
+NO_ANSWER = (TimeoutError, httpx2.TransportError, orjson.JSONDecodeError)
+"""What a call fails with whose outcome is not known."""
+Outcome = Literal["answered", "refused", "failed", "timeout", "unreachable"]
+
+
+class Calls:
+    """What is told of the calls to one peer: how long they take, how they end, and a span of each."""
+
+    def __init__(self, peer: str, url: httpx2.URL, telemetry: Telemetry) -> None:
+        self.peer = peer
+        self.host = url.host
+        self.port = url.port or 80
+        self.seconds = telemetry.peer_seconds.labels(peer)
+        self.outcomes = {outcome: telemetry.peer_requests.labels(peer, outcome) for outcome in get_args(Outcome)}
+
+    def begin(self, method: str, path: str) -> "Call":
+        """Begin a call, which lasts as long as its block."""
+        return Call(self, method, path)
+
+
+class Call:
+    """A call under way. Whoever makes it says how it ended; `timeout` stands where nobody came to say so, `unreachable`
+    where its block was left by another of httpx's errors.
+    """
+
+    __slots__ = ("_calls", "_span", "_started", "_status", "outcome", "traceparent")
+
+    def __init__(self, calls: Calls, method: str, path: str) -> None:
+        here = context()
+        self._calls = calls
+        self._span = here.span and here.span.call(calls.peer, calls.host, calls.port, method, path)
+        self.traceparent = here.traceparent(self._span)
+        """The header that makes what the peer does a part of this call."""
+        self.outcome: Outcome = "timeout"
+        self._status = 0
+        self._started = perf_counter()
+
+    def answered(self, status: int) -> None:
+        """Note that an answer has come, which is a failure until it is found to be more."""
+        self._status = status
+        self.outcome = "failed"
+
+    def __enter__(self) -> None:
+        """Nothing is left to do: it has begun."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.ReadTimeout):
+            self.outcome = "unreachable"
+        self._calls.seconds.observe(perf_counter() - self._started)
+        self._calls.outcomes[self.outcome].inc()
+        if self._span is not None:
+            self._span.called(self._status, self.outcome)
+
+
 class Peer:
     """Another service, as this one calls it.
 
@@ -63,11 +117,7 @@ class Peer:
         self._credential = credential
         self._transport = transport
         self._timeout_s = timeout_s
-        self._seconds = telemetry.peer_seconds.labels(name)
-        self._outcomes = {
-            outcome: telemetry.peer_requests.labels(name, outcome)
-            for outcome in ("answered", "refused", "failed", "timeout", "unreachable")
-        }
+        self._calls = Calls(name, self._url, telemetry)
 
     async def call(
         self,
@@ -89,44 +139,27 @@ class Peer:
         remaining_s = here.remaining_s()
         if remaining_s is not None:
             limit_s = min(limit_s, remaining_s)
-        span = None
-        if here.span is not None:
-            span = here.span.call(self.name, self._url.host, self._url.port or 80, method, path)
-        started = perf_counter()
-        outcome = "timeout"
-        status = 0
+        call = self._calls.begin(method, path)
         try:
-            if limit_s <= 0:
-                raise PeerUnavailable(self.name, outcome)
-            async with asyncio.timeout(limit_s):
-                request = self._request(method, path, body, limit_s, policy, here.traceparent(span))
-                answer = await self._transport.handle_async_request(request)
-                content = await whole(answer)
-            outcome = "failed"
-            status = answer.status_code
-            if answer.status_code >= 500 or answer.status_code == 429 or 300 <= answer.status_code < 400:
-                raise PeerUnavailable(self.name, outcome)
-            found = _parsed(answer, content)
-            if answer.status_code >= 400:
-                outcome = "refused"
-                document = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-                raise PeerRefused(self.name, answer.status_code, document)
-            outcome = "answered"
-            return found
-        except orjson.JSONDecodeError:
-            raise PeerUnavailable(self.name, outcome) from None
-        except TimeoutError:
-            raise PeerUnavailable(self.name, outcome) from None
-        except httpx2.ReadTimeout:
-            raise PeerUnavailable(self.name, outcome) from None
-        except httpx2.TransportError as error:
-            outcome = "unreachable"
-            raise PeerUnavailable(self.name, outcome) from error
-        finally:
-            self._seconds.observe(perf_counter() - started)
-            self._outcomes[outcome].inc()
-            if span is not None:
-                span.called(status, outcome)
+            with call:
+                if limit_s <= 0:
+                    raise PeerUnavailable(self.name, call.outcome)
+                async with asyncio.timeout(limit_s):
+                    request = self._request(method, path, body, limit_s, policy, call.traceparent)
+                    answer = await self._transport.handle_async_request(request)
+                    content = await whole(answer)
+                call.answered(answer.status_code)
+                if answer.status_code >= 500 or answer.status_code == 429 or 300 <= answer.status_code < 400:
+                    raise PeerUnavailable(self.name, call.outcome)
+                found = _parsed(answer, content)
+                if answer.status_code >= 400:
+                    call.outcome = "refused"
+                    document = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+                    raise PeerRefused(self.name, answer.status_code, document)
+                call.outcome = "answered"
+                return found
+        except NO_ANSWER as error:
+            raise PeerUnavailable(self.name, call.outcome) from (error if call.outcome == "unreachable" else None)
 
     def _request(
         self, method: str, path: str, body: Any, limit_s: float, policy: CallPolicy | None, traceparent: str

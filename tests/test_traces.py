@@ -14,6 +14,7 @@ import pytest
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES
 from drills.harmed import doom
+from local.edge import STOREFRONT
 from tests.collector import Collected, Collector, collecting, tree
 from tests.databases import Databases, run_sql
 from tests.pages import fenced
@@ -31,12 +32,13 @@ ENDS_WITHIN_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What happened in the shop: three requests by their trace ids, and who made them."""
+    """What happened in the shop: four requests by their trace ids, and who made them."""
 
     collector: Collector
     placed: str
     replayed: str
     crashed: str
+    browsed: str
     order_id: str
     recovered_id: str
     parents: dict[str, str]
@@ -104,7 +106,7 @@ def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
     """
     urls = {service: postgres.clone(service) for service in SERVICES}
     folder = tmp_path_factory.mktemp("traced")
-    placed, replayed, crashed = (uuid4().hex for _ in range(3))
+    placed, replayed, crashed, browsed = (uuid4().hex for _ in range(4))
     with collecting() as collector:
         settings = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.origin,
@@ -114,15 +116,17 @@ def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
             "RECOVER_EVERY_S": "0.2",
         }
         with (
-            running_shop(urls, folder, {"order": 2}, settings, harmed={"order"}) as shop,
+            running_shop(urls, folder, {"order": 2, STOREFRONT: 1}, settings, harmed={"order"}) as shop,
             httpx2.Client(base_url=shop.origin, timeout=30) as http,
         ):
             buyer = Buyer(http, shop)
             buyer.look_around()
+            assert http.get("/", params={"q": SEARCHED}, headers=caller_of(browsed)).status_code == 200
             first, again = buyer.order("once", placed), buyer.order("once", replayed)
             assert (first.status_code, again.content) == (201, first.content)
             collector.await_request(placed, "order")
             collector.await_request(replayed, "order")
+            collector.await_request(browsed, STOREFRONT)
             doom(folder / "doom.json", DIES_AT, crashed)
             assert buyer.order("killed", crashed).status_code == 502
             order_id = first.json()["id"]
@@ -134,7 +138,7 @@ def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
             token = buyer.headers["Authorization"].removeprefix("Bearer ")
         where = [ADDRESS[field] for field in ("line1", "city", "postal_code")]
         personal = [EMAIL, PASSWORD, NAME, *where, SEARCHED, "Charles", buyer.id, token, "tok_visa"]
-        yield Told(collector, placed, replayed, crashed, order_id, recovered_id, parents, personal)
+        yield Told(collector, placed, replayed, crashed, browsed, order_id, recovered_id, parents, personal)
 
 
 def only(spans: list[Collected], title: str) -> Collected:
@@ -152,6 +156,18 @@ def test_a_checkout_is_one_tree_over_all_services(told: Told) -> None:
     assert tree(spans, CALLER_ID) == CHECKOUT.splitlines()
     assert len(spans) == len(CHECKOUT.splitlines())  # none of the trace hangs anywhere else
     assert not any(span.failed for span in spans)
+
+
+def test_a_page_is_one_tree_with_what_it_asked_for(told: Told) -> None:
+    spans = told.collector.of(told.browsed)
+    (page,) = (span for span in spans if span.parent_id == CALLER_ID)
+    assert page.title == f"{STOREFRONT} server GET /"
+    calls = {span.span_id: span for span in spans if span.parent_id == page.span_id}
+    assert {call.kind for call in calls.values()} == {"client"}
+    assert {call.name for call in calls.values()} == {"GET /api/v1/categories", "GET /api/v1/products"}
+    served = [span for span in spans if span.kind == "server" and span is not page]
+    assert len(served) == len(calls)
+    assert all(span.name == calls[span.parent_id].name for span in served)
 
 
 def test_each_span_lies_within_the_one_that_it_is_a_part_of(told: Told) -> None:
@@ -203,7 +219,7 @@ def test_a_recovery_goes_on_below_the_request_that_died(told: Told) -> None:
 
 def test_no_span_says_whose_it_is(told: Told) -> None:
     """Of all that the shop has sent, registration, sign-in and search included."""
-    assert {span.service for span in told.collector.spans} == set(SERVICES)
+    assert {span.service for span in told.collector.spans} == {*SERVICES, STOREFRONT}
     assert {"POST /api/v1/auth/register", "POST /api/v1/auth/token", "GET /api/v1/products"} <= {
         span.name for span in told.collector.spans
     }

@@ -18,6 +18,7 @@ import orjson
 
 from chassis.app import Application
 from chassis.balancing import CallPolicy
+from chassis.clients import NO_ANSWER, Calls
 from chassis.context import context
 from chassis.transport import POLICY
 from services.storefront.settings import StorefrontSettings
@@ -85,7 +86,10 @@ class Services:
             "order": settings.order_url,
         }
         self.pools = {name: application.pool(name, urls) for name, urls in self.origins.items()}
-        self.telemetry = application.telemetry
+        self.calls = {
+            name: Calls(name, httpx2.URL(urls.partition(",")[0].strip()), application.telemetry)
+            for name, urls in self.origins.items()
+        }
         self._streams: httpx2.AsyncClient | None = None
         self._random = Random()  # noqa: S311 - spreads streams
 
@@ -109,7 +113,7 @@ class Services:
         origin = self._random.choice(self.origins[service].split(",")).strip()
         try:
             async with self._streams.stream(
-                method, f"{origin}{path}", headers=_told() | dict(headers), content=content
+                method, f"{origin}{path}", headers=_told(context().traceparent()) | dict(headers), content=content
             ) as answer:
                 yield answer
         except httpx2.TransportError:
@@ -121,9 +125,8 @@ class Services:
             await self._streams.aclose()
 
 
-def _told() -> dict[str, str]:
-    here = context()
-    return {"traceparent": here.traceparent(here.span), "X-Request-Id": here.request_id}
+def _told(traceparent: str) -> dict[str, str]:
+    return {"traceparent": traceparent, "X-Request-Id": context().request_id}
 
 
 class Shop:
@@ -155,7 +158,7 @@ class Shop:
 
         Raises Refused for a definite refusal (4xx), Unreachable where the outcome is not known.
         """
-        sent = _told() | dict(headers or {})
+        sent = dict(headers or {})
         content = b""
         if self.access_token is not None:
             sent["Authorization"] = f"Bearer {self.access_token}"
@@ -169,32 +172,27 @@ class Shop:
         extensions: dict[str, Any] = {"timeout": {"read": timeout_s}}
         if policy is not None:
             extensions[POLICY] = policy
+        call = self._services.calls[service].begin(method, path)
+        sent = _told(call.traceparent) | sent
         request = httpx2.Request(method, f"{origin}{path}", headers=sent, content=content, extensions=extensions)
-        telemetry = self._services.telemetry
         started = perf_counter()
-        outcome = "timeout"
         try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._services.pools[service].handle_async_request(request)
-                body = await answer.aread()
-            outcome = "failed"
-            self._note(service, (perf_counter() - started) * 1000, answer.headers.get("server-timing", ""))
-            if answer.status_code >= 500:
-                raise Unreachable(service)
-            found = orjson.loads(body) if "json" in answer.headers.get("content-type", "") else None
-            if answer.status_code >= 400:
-                outcome = "refused"
-                raise Refused(service, answer.status_code, found if isinstance(found, dict) else {})  # pyright: ignore[reportUnknownArgumentType] - JSON
-            outcome = "answered"
-            return Answer(answer.status_code, answer.headers, found)
-        except (TimeoutError, httpx2.ReadTimeout, orjson.JSONDecodeError):
-            raise Unreachable(service) from None
-        except httpx2.TransportError as error:
-            outcome = "unreachable"
-            raise Unreachable(service) from error
-        finally:
-            telemetry.peer_seconds.labels(service).observe(perf_counter() - started)
-            telemetry.peer_requests.labels(service, outcome).inc()
+            with call:
+                async with asyncio.timeout(timeout_s):
+                    answer = await self._services.pools[service].handle_async_request(request)
+                    body = await answer.aread()
+                call.answered(answer.status_code)
+                self._note(service, (perf_counter() - started) * 1000, answer.headers.get("server-timing", ""))
+                if answer.status_code >= 500:
+                    raise Unreachable(service)
+                found = orjson.loads(body) if "json" in answer.headers.get("content-type", "") else None
+                if answer.status_code >= 400:
+                    call.outcome = "refused"
+                    raise Refused(service, answer.status_code, found if isinstance(found, dict) else {})  # pyright: ignore[reportUnknownArgumentType] - JSON
+                call.outcome = "answered"
+                return Answer(answer.status_code, answer.headers, found)
+        except NO_ANSWER as error:
+            raise Unreachable(service) from (error if call.outcome == "unreachable" else None)
 
     def _note(self, service: str, milliseconds: float, timing: str) -> None:
         replica, retries = (_described(timing, name) for name in ("replica", "retries"))

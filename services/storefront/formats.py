@@ -8,7 +8,7 @@ from typing import Any
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_datetime
-from babel.numbers import format_currency, get_currency_precision
+from babel.numbers import format_currency, format_decimal, get_currency_precision
 
 FALLBACK = Locale.parse("en_US")
 
@@ -40,6 +40,11 @@ def locale_of(accept_language: str) -> Locale:
 def money(amount: Mapping[str, Any], locale: Locale) -> str:
     """`{"amount_minor": 1999, "currency": "USD"}` as `$19.99`."""
     return format_currency(in_major(amount), amount["currency"], locale=locale)
+
+
+def number(count: int, locale: Locale) -> str:
+    """`50012` as `50,012`."""
+    return format_decimal(count, locale=locale)
 
 
 def in_major(amount: Mapping[str, Any]) -> Decimal:

@@ -175,6 +175,7 @@ class Visit:
                 admin=self.session.role == "admin",
                 cart_count=count,
                 money=partial(formats.money, locale=self.locale),
+                number=partial(formats.number, locale=self.locale),
                 moment=partial(formats.moment, locale=self.locale),
                 **values,
             )

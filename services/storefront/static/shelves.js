@@ -75,8 +75,10 @@ async function more(link) {
     grid.append(...items.map((item) => document.adoptNode(item)));
     const shown = document.getElementById("shown");
     const next = found.querySelector("#more");
-    if (shown) shown.textContent = `${grid.children.length} products${next ? " and more" : ""}`;
     const url = new URL(location);
+    const words = url.searchParams.get("q");
+    const count = grid.children.length.toLocaleString();
+    if (shown) shown.textContent = `${count} products${next ? " and more" : ""}${words ? ` for “${words}”` : ""}`;
     const pages = Number(link.dataset.pages) + 1;
     if (pages <= MOST_PAGES) {
       url.searchParams.set("pages", String(pages));

@@ -50,6 +50,13 @@ def test_a_price_has_as_many_places_as_its_currency(minor: int, currency: str, l
     assert formats.money(amount(minor, currency), formats.locale_of(language)) == text
 
 
+@pytest.mark.parametrize(
+    ("language", "text"), [("en-GB", "1,000,000"), ("de-DE", "1.000.000"), ("fr", "1\u202f000\u202f000")]
+)
+def test_a_number_is_written_as_the_language_does(language: str, text: str) -> None:
+    assert formats.number(10**6, formats.locale_of(language)) == text
+
+
 @given(st.integers(-(10**12), 10**12))
 def test_a_price_that_is_shown_for_editing_is_read_as_it_was(minor: int) -> None:
     assert formats.in_minor(str(formats.in_major(amount(minor))), "USD") == minor
