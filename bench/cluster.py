@@ -44,9 +44,10 @@ the CPU of one pod over the whole time, of all its replicas; *most* is the busie
 set, of any of them; the last line takes that for each of its pods. `make bench-cluster` measures it again and writes
 this page.
 
-A request is about what a pod used under this load; the limit of memory leaves room for what a customer may ask of
-a replica at once, that of PostgreSQL for a connection of every replica that the autoscalers allow, 5.5 MiB each. What
-PostgreSQL reads of its files counts in its working set, and is given back when it is needed elsewhere.
+A request is about what a pod used under this load, in which shoppers call the API and nobody opens a page of the
+storefront; the limit of memory leaves room for what a customer may ask of a replica at once, that of PostgreSQL for a
+connection of every replica that the autoscalers allow, 5.5 MiB each. What PostgreSQL reads of its files counts in its
+working set, and is given back when it is needed elsewhere.
 """
 
 

@@ -34,7 +34,7 @@ class PeerRefused(Exception):
 class PeerUnavailable(Unavailable):
     """A peer gave no answer, or 5xx, 429 or nonsense: whether it did what was asked is not known."""
 
-    def __init__(self, peer: str, outcome: str) -> None:
+    def __init__(self, peer: str, outcome: "Outcome") -> None:
         super().__init__(f"the {peer} service does not answer")
         self.peer = peer
         self.outcome = outcome
@@ -55,27 +55,26 @@ class Calls:
         self.seconds = telemetry.peer_seconds.labels(peer)
         self.outcomes = {outcome: telemetry.peer_requests.labels(peer, outcome) for outcome in get_args(Outcome)}
 
-    def begin(self, method: str, path: str) -> "Call":
-        """Begin a call, which lasts as long as its block."""
+    def to(self, method: str, path: str) -> "Call":
+        """A call that begins and ends with its block."""
         return Call(self, method, path)
 
 
 class Call:
-    """A call under way. Whoever makes it says how it ended; `timeout` stands where nobody came to say so, `unreachable`
-    where its block was left by another of httpx's errors.
+    """A call, which is under way while its block lasts. Whoever makes it says how it ended: `timeout` stands where
+    nobody came to say so, `unreachable` where the block was left by a TransportError other than ReadTimeout.
     """
 
-    __slots__ = ("_calls", "_span", "_started", "_status", "outcome", "traceparent")
+    __slots__ = ("_calls", "_method", "_path", "_span", "_started", "_status", "outcome", "traceparent")
 
     def __init__(self, calls: Calls, method: str, path: str) -> None:
-        here = context()
         self._calls = calls
-        self._span = here.span and here.span.call(calls.peer, calls.host, calls.port, method, path)
-        self.traceparent = here.traceparent(self._span)
-        """The header that makes what the peer does a part of this call."""
-        self.outcome: Outcome = "timeout"
+        self._method = method
+        self._path = path
         self._status = 0
-        self._started = perf_counter()
+        self.outcome: Outcome = "timeout"
+        self.traceparent = ""
+        """The header that makes what the peer does a part of this call, once it has begun."""
 
     def answered(self, status: int) -> None:
         """Note that an answer has come, which is a failure until it is found to be more."""
@@ -83,7 +82,10 @@ class Call:
         self.outcome = "failed"
 
     def __enter__(self) -> None:
-        """Nothing is left to do: it has begun."""
+        here, calls = context(), self._calls
+        self._span = here.span and here.span.call(calls.peer, calls.host, calls.port, self._method, self._path)
+        self.traceparent = here.traceparent(self._span)
+        self._started = perf_counter()
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.ReadTimeout):
@@ -139,7 +141,7 @@ class Peer:
         remaining_s = here.remaining_s()
         if remaining_s is not None:
             limit_s = min(limit_s, remaining_s)
-        call = self._calls.begin(method, path)
+        call = self._calls.to(method, path)
         try:
             with call:
                 if limit_s <= 0:

@@ -261,6 +261,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
         tried: list[Endpoint] = []
         repeats = 1 if policy.idempotent else 0
         outcome: Answer | httpx2.TransportError = httpx2.ConnectError("there is no endpoint")
+        stale: Endpoint | None = None
         attempts = 0
         retried = False
         while True:
@@ -269,6 +270,10 @@ class PooledTransport(httpx2.AsyncBaseTransport):
                 break
             may_try = repeats > 0 and self._budget.affords() if not tried else False
             attempt = self._balancer.begin(policy, tried, may_try=may_try)
+            if attempt is None and stale is not None:  # all others refuse, and this one may do with a new connection
+                tried.remove(stale)
+                stale = None
+                continue
             if attempt is None:
                 break
             retried = retried or bool(tried) or outcome.__class__ is Stale
@@ -284,6 +289,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
                 break
             if self._balancer.others(attempt):
                 tried.append(attempt.endpoint)  # a process that dies resets what it keeps and what it still accepts
+                stale = attempt.endpoint if isinstance(outcome, Stale) else None
             elif not isinstance(outcome, Stale):
                 break
             if not self._budget.withdraw():

@@ -18,7 +18,7 @@ from uuid import uuid4
 from chassis.secrets import SERVICES
 from drills.client import Answer
 from drills.evidence import Table
-from drills.harmed import doom
+from drills.harmed import arm
 from drills.oracle import Checkout
 from drills.platform import Topology
 from drills.shoppers import Shopper, wanted
@@ -73,7 +73,7 @@ class Crashes:
 
     def arm(self, attempt: Attempt) -> None:
         """From now on the first process to reach the point, in this attempt's trace, dies."""
-        doom(self.stage.platform.doom, attempt.point, None if attempt.point in TRACELESS else attempt.trace_id)
+        arm(self.stage.platform.doom, attempt.point, None if attempt.point in TRACELESS else attempt.trace_id)
         attempt.armed.set()
 
     async def tried(self, attempt: Attempt, work: "Work") -> None:

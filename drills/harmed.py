@@ -26,7 +26,7 @@ def struck_by(doom: Path) -> Path:
     return doom.with_suffix(".struck")
 
 
-def doom(file: Path, point: str, trace_id: str | None = None) -> None:
+def arm(file: Path, point: str, trace_id: str | None = None) -> None:
     """Let the next process die that reaches the point, in this trace or in any, of those whose `DOOM` is `file`."""
     struck_by(file).unlink(missing_ok=True)
     unfinished = file.with_suffix(".unfinished")

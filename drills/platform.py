@@ -210,7 +210,7 @@ class Platform:
 
     @property
     def doom(self) -> Path:
-        """The file that says where a harmed process is to die: `drills.harmed.doom` writes it."""
+        """The file that says where a harmed process is to die: `drills.harmed.arm` writes it."""
         return self.folder / "doom.json"
 
     @asynccontextmanager

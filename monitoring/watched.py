@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.credentials import make_certificate
 from drills.evidence import Evidence
-from drills.harmed import doom
+from drills.harmed import arm
 from drills.platform import ENDS_WITHIN_S, Platform, PlatformError, Topology
 from drills.stage import Drill, Length, Stage, perform, storm
 from local.edge import ROUTES
@@ -139,10 +139,12 @@ async def harm(stage: Stage[Watched]) -> None:
         await asyncio.sleep(GONE_S)
     await stage.platform.restart(product)
     await asyncio.sleep(calm_s)
-    doom(stage.platform.doom, DIES_AT)
+    arm(stage.platform.doom, DIES_AT)
     order = await stage.platform.died(ORDERED_WITHIN_S)
     if order is None:
         raise PlatformError(f"nobody came to {DIES_AT} in {ORDERED_WITHIN_S:.0f} s")
+    if order.service != "order":
+        raise PlatformError(f"{order.name} has ended by itself: {order.log}")
     with stage.harm(f"{order.name} dies at {DIES_AT}"):
         order.kill()
     await stage.platform.restart(order)
@@ -171,7 +173,7 @@ async def watch(
 
     drill: Drill[Watched] = Drill(
         "watched",
-        "A platform under load loses a replica for a while, and one of its orders: what do the dashboards show?",
+        "A platform under load loses a replica, and one in the middle of an order: what do the dashboards show?",
         seconds,
         run,
         lambda at, _: Watched(at, Topology(harmed=frozenset({"order"})), others),

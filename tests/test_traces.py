@@ -13,7 +13,7 @@ import pytest
 
 from chassis.migrations import ROOT
 from chassis.secrets import SERVICES
-from drills.harmed import doom
+from drills.harmed import arm
 from local.edge import STOREFRONT
 from tests.collector import Collected, Collector, collecting, tree
 from tests.databases import Databases, run_sql
@@ -127,7 +127,7 @@ def told(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Gener
             collector.await_request(placed, "order")
             collector.await_request(replayed, "order")
             collector.await_request(browsed, STOREFRONT)
-            doom(folder / "doom.json", DIES_AT, crashed)
+            arm(folder / "doom.json", DIES_AT, crashed)
             assert buyer.order("killed", crashed).status_code == 502
             order_id = first.json()["id"]
             recovered_id = buyer.confirmed(but=order_id)

@@ -5,7 +5,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import orjson
@@ -352,7 +352,9 @@ async def test_a_kept_connection_that_breaks_is_given_up_with_its_endpoint() -> 
             assert len(bad.requests) == 2
 
 
-async def test_a_kept_connection_that_breaks_is_made_anew_where_there_is_one_endpoint() -> None:
+def forgetful() -> Line:
+    """A server that closes a kept connection at its second request, and takes a new one."""
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await line.read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
@@ -360,8 +362,20 @@ async def test_a_kept_connection_that_breaks_is_made_anew_where_there_is_one_end
         await line.read_request(reader)
 
     line = Line(serve)
-    async with line.listening(), peer_at(line.port) as peer:
-        assert [await peer.call("GET", "/thing") for _ in range(CALLS)] == [1] * CALLS
+    return line
+
+
+@pytest.mark.parametrize("refusing", [0, 1, 2])
+async def test_a_kept_connection_that_breaks_is_made_anew_where_no_other_endpoint_takes_the_call(refusing: int) -> None:
+    with ExitStack() as stack:
+        unused = [stack.enter_context(socket.socket()) for _ in range(refusing)]
+        for each in unused:
+            each.bind(("127.0.0.1", 0))
+        async with (
+            forgetful().listening() as line,
+            peer_at(line.port, *(each.getsockname()[1] for each in unused)) as peer,
+        ):
+            assert [await peer.call("GET", "/thing") for _ in range(CALLS)] == [1] * CALLS
     assert line.connections == CALLS
 
 

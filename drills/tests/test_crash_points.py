@@ -9,13 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
 import pytest
 
 from chassis import crash_points
 from chassis.migrations import ROOT
 from drills.crash_points import PHASES, POINTS, TRACELESS
-from drills.harmed import struck_by
+from drills.harmed import arm, struck_by
 
 SERVED = sorted(
     path
@@ -108,17 +107,19 @@ TRACE, OTHER = "a" * 32, "b" * 32
 
 
 def test_who_gets_to_the_point_in_the_trace_is_killed_once(doom: Path) -> None:
-    doom.write_bytes(orjson.dumps({"point": "order.placed", "trace_id": TRACE}))
+    arm(doom, "order.placed", TRACE)
     assert passed(doom, "order.reserved", TRACE) == 0
     assert passed(doom, "order.placed", OTHER) == 0
     assert not struck_by(doom).exists()
     assert passed(doom, "order.placed", TRACE) == -signal.SIGKILL
     assert struck_by(doom).exists()
     assert passed(doom, "order.placed", TRACE) == 0
+    arm(doom, "order.placed", OTHER)
+    assert passed(doom, "order.placed", OTHER) == -signal.SIGKILL
 
 
 def test_without_a_trace_whoever_comes_first_is_killed(doom: Path) -> None:
-    doom.write_bytes(orjson.dumps({"point": "product.expired", "trace_id": None}))
+    arm(doom, "product.expired")
     assert passed(doom, "product.expired", OTHER) == -signal.SIGKILL
 
 

@@ -57,7 +57,7 @@ class Unreachable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Told:
     """What an answer told of itself in Server-Timing; `replica` is empty where it told nothing."""
 
     service: str
@@ -135,7 +135,7 @@ class Shop:
     def __init__(self, services: Services, access_token: str | None) -> None:
         self._services = services
         self.access_token = access_token
-        self.calls: list[Call] = []
+        self.told: list[Told] = []
 
     async def get(self, service: str, path: str, **parameters: object) -> Any:
         """The JSON of a read; parameters that are none are left out. Raises Refused, Unreachable."""
@@ -172,12 +172,14 @@ class Shop:
         extensions: dict[str, Any] = {"timeout": {"read": timeout_s}}
         if policy is not None:
             extensions[POLICY] = policy
-        call = self._services.calls[service].begin(method, path)
-        sent = _told(call.traceparent) | sent
-        request = httpx2.Request(method, f"{origin}{path}", headers=sent, content=content, extensions=extensions)
+        call = self._services.calls[service].to(method, path)
         started = perf_counter()
         try:
             with call:
+                sent = _told(call.traceparent) | sent
+                request = httpx2.Request(
+                    method, f"{origin}{path}", headers=sent, content=content, extensions=extensions
+                )
                 async with asyncio.timeout(timeout_s):
                     answer = await self._services.pools[service].handle_async_request(request)
                     body = await answer.aread()
@@ -196,7 +198,7 @@ class Shop:
 
     def _note(self, service: str, milliseconds: float, timing: str) -> None:
         replica, retries = (_described(timing, name) for name in ("replica", "retries"))
-        self.calls.append(Call(service, milliseconds, replica, int(retries) if retries.isdigit() else 0))
+        self.told.append(Told(service, milliseconds, replica, int(retries) if retries.isdigit() else 0))
 
 
 def _described(timing: str, name: str) -> str:

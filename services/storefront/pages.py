@@ -205,7 +205,7 @@ class Visit:
                 session.drop(response, secure=self.secure)
         if self._basket_changed:
             basket.write(response, self.basket, secure=self.secure)
-        if self.request.app.state.settings.server_timing and self.shop.calls:
+        if self.request.app.state.settings.server_timing and self.shop.told:
             # A second field of the name is a continuation of the first (RFC 9110, 5.3), which the chassis adds.
             response.headers.append("Server-Timing", timing(self.shop))
         return response
@@ -214,7 +214,7 @@ class Visit:
 def timing(shop: Shop) -> str:
     """What the browser is told of the services' answers: who gave it, in how many ms, after how many repetitions."""
     return ", ".join(
-        f'{call.service};dur={call.milliseconds:.1f};desc="{call.replica} {call.retries}"' for call in shop.calls
+        f'{told.service};dur={told.milliseconds:.1f};desc="{told.replica} {told.retries}"' for told in shop.told
     )
 
 

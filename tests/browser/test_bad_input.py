@@ -93,7 +93,8 @@ async def test_a_shop_without_products_says_so(visitor: Visitor, platform: Platf
 @pytest.mark.parametrize(
     "query",
     [
-        "q=%00", "q=" + "a" * 300, "min_price=abc", "min_price=-1", "min_price=1e99", "max_price=99999999999999999999",
+        "q=%00", "q=" + "a" * 300, "category=" + "a" * 60_000,
+        "cursor=" + "a" * 60_000, "min_price=abc", "min_price=-1", "min_price=1e99", "max_price=99999999999999999999",
         "cursor=nonsense", "sort=nonsense", "category=%27%22%3E%3Cscript%3Ealert(1)%3C/script%3E", "pages=-1",
         "pages=1e9", "part=nonsense",
     ],

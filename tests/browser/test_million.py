@@ -39,13 +39,16 @@ async def million(platform: Platform) -> AsyncIterator[str]:
     url = platform.postgres.url(name)
     await asyncio.to_thread(migrate, {"product": url}, ["product"])
     connection = await asyncpg.connect(url)
-    await bring_products(connection, PRODUCTS, SEED)
-    await connection.close()
+    try:
+        await bring_products(connection, PRODUCTS, SEED)
+    finally:
+        await connection.close()
     async with (
         one_more(platform, "product", DATABASE_URL=url) as product,
         one_more(platform, STOREFRONT, PRODUCT_URL=product) as origin,
     ):
         yield origin
+    await asyncio.to_thread(platform.postgres.execute, f"DROP DATABASE {name}")  # so that nothing is vacuumed meanwhile
 
 
 async def looks_right(visitor: Visitor) -> None:

@@ -18,6 +18,9 @@ MOST_PAGES = 5
 """Pages that one answer may hold, so that a reload or the way back shows what was there: the API's limit of 100."""
 CURRENCY = "USD"
 """In which prices are typed; products say theirs themselves."""
+LONGEST_SLUG = 200
+LONGEST_CURSOR = 4_000
+"""No category and no cursor of the API is longer: what is goes no further than to a look for nothing."""
 SORTS = {
     "": "Best match, or newest",
     "newest": "Newest first",
@@ -64,9 +67,10 @@ async def shelves(request: Request, visit: AnyVisit) -> Response:
     bounds, errors = _prices(request)
     words = query.get("q", "").strip()[:200]
     sort = query.get("sort", "")
+    cursor = query.get("cursor", "")[:LONGEST_CURSOR]
     wanted: dict[str, Any] = {
         "q": words or None,
-        "category": query.get("category") or None,
+        "category": query.get("category", "")[:LONGEST_SLUG] or None,
         "in_stock": "true" if query.get("in_stock") else None,
         "sort": sort if sort in SORTS and sort else None,
         **bounds,
@@ -74,9 +78,7 @@ async def shelves(request: Request, visit: AnyVisit) -> Response:
     pages = _pages(request)
     try:
         found, categories, _ = await asyncio.gather(
-            visit.shop.get(
-                "product", "/api/v1/products", limit=SHOWN * pages, cursor=query.get("cursor") or None, **wanted
-            ),
+            visit.shop.get("product", "/api/v1/products", limit=SHOWN * pages, cursor=cursor or None, **wanted),
             visit.shop.get("product", "/api/v1/categories"),
             cart_count(visit),
         )
@@ -104,7 +106,7 @@ async def shelves(request: Request, visit: AnyVisit) -> Response:
         address=address,
         sorts=SORTS,
         pages=pages,
-        cursor=query.get("cursor", ""),
+        cursor=cursor,
     )
 
 

@@ -70,6 +70,7 @@ async function more(link) {
   link.dataset.busy = "yes";
   try {
     const found = await fetched(link.href);
+    if (!link.isConnected) return; // something else was searched for meanwhile
     const grid = document.getElementById("grid");
     const items = [...(found.querySelector("#grid")?.children ?? [])];
     grid.append(...items.map((item) => document.adoptNode(item)));
@@ -77,7 +78,7 @@ async function more(link) {
     const next = found.querySelector("#more");
     const url = new URL(location);
     const words = url.searchParams.get("q");
-    const count = grid.children.length.toLocaleString();
+    const count = grid.children.length.toLocaleString(undefined, { numberingSystem: "latn" });
     if (shown) shown.textContent = `${count} products${next ? " and more" : ""}${words ? ` for “${words}”` : ""}`;
     const pages = Number(link.dataset.pages) + 1;
     if (pages <= MOST_PAGES) {
