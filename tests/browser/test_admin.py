@@ -94,7 +94,7 @@ async def test_an_import_of_many_shows_how_far_it_is(admin: Visitor, tmp_path: P
     await admin.page.locator("#file").set_input_files(file)
     await admin.page.locator("#import button").click()
     await expect(admin.page.locator("#import-progress")).to_be_visible()
-    await expect(admin.page.locator("#import-result")).to_contain_text("20000 created", timeout=60_000)
+    await expect(admin.page.locator("#import-result")).to_contain_text("20,000 created", timeout=60_000)
 
 
 async def test_an_order_is_shipped_and_delivered_and_paid_back_in_parts(
