@@ -62,6 +62,9 @@ class Views:
         return {next(iter(sample.labels.values())): sample.value for sample in samples}
 
 
+OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
 @pytest.fixture
 def own_url(postgres: Databases) -> Iterator[str]:
     """A database of this test's own, with the notes in it."""
@@ -74,6 +77,9 @@ def own_url(postgres: Databases) -> Iterator[str]:
 @pytest.fixture
 async def views(own_url: str) -> AsyncIterator[Views]:
     database = Database(settings_for(ServiceSettings, "product", own_url))
+    async with asyncio.timeout(10):
+        while await database.fetchval(OTHERS):  # noqa: ASYNC110 - a backend ends a moment after its client, and tells nobody
+            await asyncio.sleep(0.01)
     yield Views(database)
     await database.close()
 
