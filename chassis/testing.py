@@ -36,6 +36,8 @@ KEYS, JWKS = service_keys()
 """The keys of all callers in this test process."""
 
 
+LIVES_S = 86_400
+"""Of a token: no run of the tests takes longer."""
 PATIENT_S = 20.0
 """Databases are made and dropped here all the time, for which PostgreSQL keeps new connections waiting."""
 
@@ -71,14 +73,7 @@ class UserTokens:
     def headers(self, user_id: UUID, role: Role = "customer", **claims: Any) -> dict[str, str]:
         """`Authorization` of a user; `claims` replace the usual ones."""
         now = int(time.time())
-        usual = {
-            "iss": ISSUER,
-            "aud": ISSUER,
-            "sub": str(user_id),
-            "role": role,
-            "iat": now,
-            "exp": now + 86_400,
-        }  # a run may be slow
+        usual = {"iss": ISSUER, "aud": ISSUER, "sub": str(user_id), "role": role, "iat": now, "exp": now + LIVES_S}
         headers = {"kid": self._kid, "typ": ACCESS_TOKEN_TYPE}
         return {"Authorization": f"Bearer {jwt.encode(usual | claims, self._key, ALGORITHM, headers)}"}
 

@@ -270,12 +270,12 @@ class PooledTransport(httpx2.AsyncBaseTransport):
                 break
             may_try = repeats > 0 and self._budget.affords() if not tried else False
             attempt = self._balancer.begin(policy, tried, may_try=may_try)
-            if attempt is None and stale is not None:  # all others refuse, and this one may do with a new connection
-                tried.remove(stale)
+            if attempt is None:
+                if stale is None:
+                    break
+                tried.remove(stale)  # all others refuse, and this one may do with a new connection
                 stale = None
                 continue
-            if attempt is None:
-                break
             retried = retried or bool(tried) or outcome.__class__ is Stale
             attempts += 1
             outcome = await self._attempt(attempt, policy, repeats, head, body, left_s)

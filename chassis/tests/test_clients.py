@@ -20,6 +20,8 @@ from chassis.telemetry import Telemetry
 from chassis.testing import credential
 from chassis.transport import PooledTransport
 
+ONE = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"
+"""A whole answer."""
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -272,7 +274,7 @@ async def test_calls_at_once_do_not_wait_for_each_other() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await line.read_request(reader)
         await everybody_is_here.wait()
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+        writer.write(ONE)
         await writer.drain()
         await reader.read()
 
@@ -285,7 +287,7 @@ async def test_after_a_broken_connection_the_next_call_gets_a_new_one() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await line.read_request(reader)
         if line.connections > 1:
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+            writer.write(ONE)
             await writer.drain()
 
     line = Line(serve)
@@ -335,7 +337,7 @@ def dying() -> Line:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await line.read_request(reader) and len(line.requests) == 1:
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+            writer.write(ONE)
             await writer.drain()
             await line.read_request(reader)
 
@@ -357,7 +359,7 @@ def forgetful() -> Line:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await line.read_request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+        writer.write(ONE)
         await writer.drain()
         await line.read_request(reader)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import orjson
@@ -177,9 +177,7 @@ class Shop:
         try:
             with call:
                 sent = _told(call.traceparent) | sent
-                request = httpx2.Request(
-                    method, f"{origin}{path}", headers=sent, content=content, extensions=extensions
-                )
+                request = httpx2.Request(method, origin + path, headers=sent, content=content, extensions=extensions)
                 async with asyncio.timeout(timeout_s):
                     answer = await self._services.pools[service].handle_async_request(request)
                     body = await answer.aread()
@@ -190,7 +188,8 @@ class Shop:
                 found = orjson.loads(body) if "json" in answer.headers.get("content-type", "") else None
                 if answer.status_code >= 400:
                     call.outcome = "refused"
-                    raise Refused(service, answer.status_code, found if isinstance(found, dict) else {})  # pyright: ignore[reportUnknownArgumentType] - JSON
+                    document = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+                    raise Refused(service, answer.status_code, document)
                 call.outcome = "answered"
                 return Answer(answer.status_code, answer.headers, found)
         except NO_ANSWER as error:

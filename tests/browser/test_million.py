@@ -15,14 +15,13 @@ from local.edge import STOREFRONT
 from local.shop import migrate
 from services.product.repository import Search
 from tests.browser.conftest import Come, one_more
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import MOST_SHIFT, Visitor
 
 PRODUCTS = 10**6
 SEED = 7
 CATEGORY = "lighting"
 COMMON, RARER = "quilted", "quilted walnut lantern"
 PAGES = 12
-MOST_SHIFT = 0.01
 LEFT = 5
 """Products behind the last cursor."""
 NEAR_THE_END = """

@@ -9,11 +9,9 @@ from playwright.async_api import Response, expect
 
 from tests.browser.conftest import Come
 from tests.browser.shopkeeper import Shopkeeper
-from tests.browser.visitor import PASSWORD, Visitor
+from tests.browser.visitor import MOST_SHIFT, PASSWORD, Visitor
 
 MOST_BYTES = 100_000
-MOST_SHIFT = 0.01
-"""Google's Core Web Vitals call 0.1 good; here nothing has a reason to move at all."""
 SMALLEST_TARGET_PX = 24
 """WCAG 2.2, 2.5.8."""
 SMALL_TARGETS = """
